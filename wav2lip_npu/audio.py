@@ -1,0 +1,124 @@
+"""Speech in, mel spectrogram out, with the numbers of the original Wav2Lip."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import av
+import librosa
+import numpy as np
+import soxr
+
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media import open_media
+
+SAMPLE_RATE = 16_000  # Hz
+HOP = 200  # samples between mel rows: 12.5 ms
+WINDOW = 800  # samples of the STFT window: 50 ms
+MEL_BANDS = 80
+MEL_RANGE = (55.0, 7600.0)  # Hz
+ROWS_PER_SECOND = SAMPLE_RATE // HOP  # 80
+PREEMPHASIS = 0.97
+REFERENCE_DB = 20.0  # subtracted from the level in dB
+FLOOR_DB = -100.0  # levels below are silence
+MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
+
+
+def load_audio(path: Path, *, start: float | None = None) -> np.ndarray:
+    """Decode the first audio stream of any media file.
+
+    Args:
+        path: the file.
+        start: the moment of the file's clock, in seconds, that becomes sample 0 (a video's first
+            frame, so that sound and picture share their zero); silence fills what is missing.
+            None: the first sample there is.
+
+    Returns:
+        float32 samples in [-1, 1], mono (the mean of the channels), 16 kHz.
+
+    Raises:
+        UserError: no such file, not media, no audio stream, or no samples in it.
+    """
+    with open_media(path) as container:
+        if not container.streams.audio:
+            raise UserError(f"{path}: has no audio stream")
+        stream = container.streams.audio[0]
+        pieces = list(_mono_16k(container.decode(stream), start))
+    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    if not len(samples):
+        raise UserError(f"{path}: its audio stream holds no sound")
+    return samples
+
+
+def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[np.ndarray]:
+    """Mix to mono, move to ``start`` and resample, block by block."""
+    planar = av.AudioResampler(format="fltp")  # float planes, whatever the codec gives
+    resampler: soxr.ResampleStream | None = None
+    skip: int | None = None  # samples still to drop, at the file's own rate
+    for source in frames:
+        begins = float(source.time or 0.0)
+        for frame in planar.resample(source):
+            # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
+            block = frame.to_ndarray().mean(axis=0)
+            if skip is None:
+                skip = 0 if start is None else round((start - begins) * frame.sample_rate)
+                if skip < 0:
+                    block = np.concatenate([np.zeros(-skip, np.float32), block])
+            dropped = min(max(skip, 0), len(block))
+            block, skip = block[dropped:], skip - dropped
+            if frame.sample_rate == SAMPLE_RATE:
+                yield block
+                continue
+            if resampler is None:
+                resampler = soxr.ResampleStream(frame.sample_rate, SAMPLE_RATE, 1, dtype="float32")
+            yield resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """Write 16 kHz mono float samples in [-1, 1] as a 16-bit WAV file."""
+    integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(integers.tobytes())
+
+
+def melspectrogram(samples: np.ndarray) -> np.ndarray:
+    """The mel spectrogram that the networks hear.
+
+    ``clip(8·(dB + 100)/100 − 4, −4, 4)`` of ``20·log10(max(1e-5, mel)) − 20``, where mel is the
+    magnitude of a centred STFT, mirrored at the edges, through 80 Slaney bands. The formula is the
+    original's, whose librosa 0.7 mirrors; zeros (librosa's default today) would change the first
+    and the last two rows.
+
+    Args:
+        samples: (n,) mono samples at 16 kHz.
+
+    Returns:
+        float32 (80, 1 + n // 200).
+    """
+    wave_form = samples.astype(np.float64)
+    wave_form[1:] -= PREEMPHASIS * wave_form[:-1].copy()
+    if len(wave_form) <= WINDOW // 2:  # too short to be mirrored
+        wave_form = np.pad(wave_form, (0, WINDOW // 2 + 1 - len(wave_form)))
+    spectrum = np.abs(
+        librosa.stft(wave_form, n_fft=WINDOW, hop_length=HOP, win_length=WINDOW, pad_mode="reflect")
+    )[:, : 1 + len(samples) // HOP]
+    floor = 10.0 ** (FLOOR_DB / 20.0)
+    level = 20.0 * np.log10(np.maximum(floor, _mel_filters() @ spectrum)) - REFERENCE_DB
+    scaled = 2.0 * MEL_LIMIT * (level - FLOOR_DB) / -FLOOR_DB - MEL_LIMIT
+    return np.clip(scaled, -MEL_LIMIT, MEL_LIMIT).astype(np.float32)
+
+
+@cache
+def _mel_filters() -> np.ndarray:
+    low, high = MEL_RANGE
+    return librosa.filters.mel(
+        sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=MEL_BANDS, fmin=low, fmax=high, htk=False, norm="slaney"
+    )

@@ -1,0 +1,153 @@
+"""The command line: options from the classes in ``config``, errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from face_detection import FaceDetectionError
+from wav2lip_npu import __version__
+from wav2lip_npu.config import ExpertConfig, GeneratorConfig, InferConfig, PreprocessConfig
+from wav2lip_npu.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is a shell's for Ctrl-C
+
+
+def _preprocess(config: PreprocessConfig) -> None:
+    from wav2lip_npu.preprocess import preprocess
+
+    preprocess(config)
+
+
+def _train_expert(config: ExpertConfig) -> None:
+    from wav2lip_npu.training import train_expert
+
+    train_expert(config)
+
+
+def _train_generator(config: GeneratorConfig) -> None:
+    from wav2lip_npu.training import train_generator
+
+    train_generator(config)
+
+
+def _infer(config: InferConfig) -> None:
+    from wav2lip_npu.infer import infer
+
+    infer(config)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its options, its work, and other names it answers to."""
+
+    config: type
+    run: Callable[[Any], None]
+    aliases: tuple[str, ...] = ()
+
+
+# The work is imported when it is asked for: importing torch takes seconds.
+COMMANDS = {
+    "preprocess": Command(PreprocessConfig, _preprocess),
+    "train-syncnet": Command(ExpertConfig, _train_expert),
+    "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
+    "infer": Command(InferConfig, _infer),
+}
+
+
+def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -> int:
+    """Run the command line ``arguments`` (default: the process's own); returns the exit code."""
+    words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    options = vars(_parser(prog).parse_args(words))
+    debug, command = options.pop("debug"), COMMANDS[options.pop("command")]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        command.run(command.config(**options))
+    except (UserError, FaceDetectionError) as error:
+        if debug:
+            raise
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _with_underscores(word: str) -> str:
+    """``--data-root=x`` as ``--data_root=x``: both spellings are one option."""
+    return re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Train and run Wav2Lip on Ascend NPUs, CUDA GPUs and CPUs."
+    )
+    parser.add_argument("--version", action="version", version=f"wav2lip-npu {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        text = (command.config.__doc__ or "").rstrip(".")
+        child = commands.add_parser(
+            name, help=text, description=text, aliases=command.aliases, allow_abbrev=False
+        )
+        child.set_defaults(command=name)
+        add_options(child, command.config)
+        child.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, config: type) -> None:
+    """One option for each field of an option class, required ones first."""
+    types_of = typing.get_type_hints(config)
+    for item in sorted(fields(config), key=lambda item: item.default is not MISSING):
+        text, choices = item.metadata["help"], item.metadata["choices"]
+        if item.default is MISSING:
+            parser.add_argument(
+                f"--{item.name}", required=True, help=text, **_reading(types_of[item.name])
+            )
+            continue
+        if item.default is not None:
+            shown = item.default if not isinstance(item.default, tuple) else _spaced(item.default)
+            text += f" (default: {shown})"
+        parser.add_argument(
+            f"--{item.name}",
+            default=item.default,
+            choices=choices or None,
+            help=text.replace("%", "%%"),
+            **_reading(types_of[item.name]),
+        )
+
+
+def _spaced(values: tuple[int, ...]) -> str:
+    return " ".join(map(str, values))
+
+
+def _reading(kind: Any) -> dict[str, Any]:
+    """How argparse reads a field of this type."""
+    if isinstance(kind, types.UnionType):  # "X | None"
+        kind = typing.get_args(kind)[0]
+    if kind is bool:  # "--static", and "--static False" as the original's users write
+        return {"type": _truth, "nargs": "?", "const": True, "metavar": "BOOL"}
+    if typing.get_origin(kind) is tuple:
+        return {"type": int, "nargs": len(typing.get_args(kind)), "metavar": "N", "action": _Tuple}
+    return {"type": kind, "metavar": {Path: "PATH", int: "N", float: "X"}.get(kind)}
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        setattr(namespace, self.dest, tuple(values))
+
+
+def _truth(word: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if word.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
+    return known[word.lower()]

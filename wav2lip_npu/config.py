@@ -1,0 +1,184 @@
+"""The options of every command: one frozen dataclass each, checked when it is made.
+
+The command line is built from these classes (see ``cli``): a field's name is the option's, its
+default and its text are what ``--help`` shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import face_detection
+from wav2lip_npu import device
+from wav2lip_npu.errors import UserError
+
+NO_FACE_POLICIES = ("pass", "hold", "error")
+EXPERT_MODES = ("eval", "train")
+
+
+def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
+    """A field with its text for ``--help``; without a default the option must be given."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    device: str = option(
+        f"where the networks run: {', '.join(device.NAMES)} (auto asks in this order), or one card "
+        "of several, as in NAME:1",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        device.check_name(self.device)
+        for item in fields(self):
+            value, choices = getattr(self, item.name), item.metadata["choices"]
+            if choices and value not in choices:
+                raise UserError(f"--{item.name} {value}: choose from {', '.join(choices)}")
+
+    def _at_least(self, minimum: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise UserError(f"--{name} {value}: must be {minimum} or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DetectorOptions(_Options):
+    detector: str = option(
+        "face detector; auto takes S3FD where its weights are, else CenterFace",
+        "auto",
+        choices=face_detection.CHOICES,
+    )
+    s3fd: Path | None = option(
+        "S3FD's weight file (default: face_detection/detection/sfd/s3fd.pth, else a download)", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig(_DetectorOptions):
+    """Cut videos into face crops and audio."""
+
+    data_root: Path = option("folder with the videos, at any depth")
+    preprocessed_root: Path = option("folder to write to; a clip keeps its path in --data_root")
+    batch_size: int = option("frames that the face detector sees at once", 32)
+    num_workers: int | None = option("clips cut at the same time (default: one for each core, with S3FD on accelerators for each)", None)
+    ngpu: int = option("accelerators to spread the clips over", 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "batch_size", "num_workers", "ngpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Options):
+    """What every training has in common."""
+
+    data_root: Path = option("folder of the preprocessed clips; file lists are relative to it")
+    checkpoint_dir: Path = option("folder for checkpoints, metrics and samples")
+    checkpoint_path: Path | None = option(
+        "checkpoint to continue from (default: the newest in --checkpoint_dir, if any)", None
+    )
+    filelists: Path = option("folder of train.txt and val.txt", Path("filelists"))
+    batch_size: int = option("items a step", 16)
+    learning_rate: float = option("Adam's step size", 1e-4)
+    max_steps: int | None = option("stop when this many steps have been done in all", None)
+    eval_interval: int = option("steps between evaluations", 3000)
+    eval_windows: int = option("windows of each validation clip that an evaluation judges", 5)
+    checkpoint_interval: int = option("steps between checkpoints", 3000)
+    log_interval: int = option("steps between lines of the log", 50)
+    num_workers: int = option("processes that read training data", min(16, device.usable_cores()))
+    seed: int = option("seed of the weights and of the windows drawn", 0)
+    precision: str = option(
+        "arithmetic of the networks; auto: the fastest that the device does natively",
+        "auto",
+        choices=device.PRECISIONS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(
+            1, "batch_size", "max_steps", "eval_interval", "eval_windows", "checkpoint_interval"
+        )
+        self._at_least(1, "log_interval")
+        self._at_least(0, "num_workers", "seed")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning_rate {self.learning_rate}: must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig(TrainConfig):
+    """Train the lip-sync expert (SyncNet)."""
+
+    batch_size: int = option("items a step", 64)
+    eval_interval: int = option("steps between evaluations", 10_000)
+    checkpoint_interval: int = option("steps between checkpoints", 10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig(TrainConfig):
+    """Train Wav2Lip, the generator."""
+
+    syncnet_checkpoint_path: Path = option("checkpoint of the trained lip-sync expert")
+    eval_windows: int = option("windows of each validation clip that an evaluation judges", 1)
+    disc: bool = option("train with the visual quality discriminator", False)
+    disc_checkpoint_path: Path | None = option(
+        "checkpoint of the discriminator (default: the one beside the generator's, if any)", None
+    )
+    expert_mode: str = option(
+        "mode of the frozen expert; train is the original's, whose sync loss depends on the batch",
+        "eval",
+        choices=EXPERT_MODES,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.disc_checkpoint_path is not None and not self.disc:
+            raise UserError("--disc_checkpoint_path: has no effect without --disc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(_DetectorOptions):
+    """Lip-sync a video or a still image to speech."""
+
+    checkpoint_path: Path = option("checkpoint of the generator")
+    face: Path = option("video or image with the face")
+    audio: Path = option("audio file, or video whose sound is taken")
+    outfile: Path = option("video to write", Path("results/result_voice.mp4"))
+    static: bool = option("use the first frame only; so it is for an image", False)
+    fps: float = option("frames a second, for an image only", 25.0)
+    pads: tuple[int, int, int, int] = option(
+        "pixels added to the face box: top bottom left right; take in the chin", (0, 10, 0, 0)
+    )
+    face_det_batch_size: int = option("frames that the face detector sees at once", 16)
+    wav2lip_batch_size: int = option("frames that the generator makes at once", 128)
+    resize_factor: int = option("divide the picture's sides by this", 1)
+    crop: tuple[int, int, int, int] = option(
+        "part of the picture to keep, after --resize_factor and --rotate: top bottom left right; "
+        "-1 is the far edge",
+        (0, -1, 0, -1),
+    )
+    box: tuple[int, int, int, int] = option(
+        "the face's box for the whole video, instead of detection: top bottom left right",
+        (-1, -1, -1, -1),
+    )
+    rotate: bool = option("turn the picture clockwise by 90 degrees", False)
+    nosmooth: bool = option("do not average the face boxes over five frames", False)
+    no_face: str = option(
+        "a frame without a face: pass it through untouched, hold the last box, or stop",
+        "pass",
+        choices=NO_FACE_POLICIES,
+    )
+    precision: str = option(
+        "arithmetic of the networks; auto: the fastest that the device does natively",
+        "auto",
+        choices=device.PRECISIONS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "face_det_batch_size", "wav2lip_batch_size", "resize_factor", "fps")
+        if min(self.pads) < 0:
+            raise UserError(f"--pads {self.pads}: must not be negative")

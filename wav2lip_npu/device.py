@@ -1,0 +1,214 @@
+"""The one module that knows devices: choice, precision, memory format, seeds.
+
+Imports torch only when a device is opened, so that ``--help`` and option errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wav2lip_npu.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES = ("auto", "npu", "cuda", "cpu")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+Movable = TypeVar("Movable")
+
+
+def prepare_environment() -> None:
+    """Keep ``import torch`` from loading torch_npu by itself.
+
+    torch from 2.5 on does that, and the import fails as a whole where torch_npu is installed and
+    CANN is not. Here torch_npu is imported when an NPU is asked for, and its failure explained.
+    """
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+
+def check_name(name: str) -> None:
+    """Accept ``auto``, a device's name, or a name with a card's number.
+
+    Raises:
+        UserError: anything else.
+    """
+    if not re.fullmatch(r"auto|cpu|(npu|cuda)(:\d+)?", name):
+        raise UserError(f"--device {name}: choose from {', '.join(NAMES)}, or one card as in npu:1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device that is there, and how the networks run on it."""
+
+    torch: torch.device
+    dtype: torch.dtype | None  # of autocast; None is plain fp32
+    reason: str  # why this device and this precision, for the log
+
+    @classmethod
+    def open(cls, name: str = "auto", precision: str = "fp32") -> Device:
+        """Choose a device and its arithmetic.
+
+        Args:
+            name: see ``check_name``; "auto" takes the first of NPU, CUDA and CPU that works.
+            precision: one of PRECISIONS; "auto" is bf16 where the device computes in it natively,
+                else fp16 on an accelerator, else fp32.
+
+        Raises:
+            UserError: the device is not there (with the reason), or cannot do the precision.
+        """
+        import torch
+
+        check_name(name)
+        chosen, why_device = _choose(name)
+        device = torch.device(chosen)
+        dtype, why_precision = _choose_dtype(device.type, precision)
+        if device.type == "npu":
+            _configure_npu(device)
+        elif device.type == "cuda":
+            torch.cuda.set_device(device)
+        return cls(torch=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for the forward passes of networks; losses belong outside it."""
+        import torch
+
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.torch.type, dtype=self.dtype)
+
+    def scaler(self) -> Any:
+        """A gradient scaler, which does nothing unless the precision is fp16."""
+        import torch
+
+        enabled = self.dtype is torch.float16
+        if hasattr(torch.amp, "GradScaler"):  # torch 2.3
+            return torch.amp.GradScaler(self.torch.type, enabled=enabled)
+        module = torch.npu if self.torch.type == "npu" else torch.cuda  # type: ignore[attr-defined]
+        return module.amp.GradScaler(enabled=enabled)
+
+    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Move a network here, in the memory format that suits convolutions on this device."""
+        import torch
+
+        if self.torch.type == "npu":  # has formats of its own
+            return network.to(self.torch)
+        return network.to(self.torch, memory_format=torch.channels_last)
+
+    def put(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Move a batch here, without waiting for it."""
+        return {name: tensor.to(self.torch, non_blocking=True) for name, tensor in batch.items()}
+
+    def card(self, number: int) -> Device:
+        """The same settings on another card of this kind; a CPU is one."""
+        import torch
+
+        if self.torch.type == "cpu":
+            return self
+        return replace(self, torch=torch.device(self.torch.type, number))
+
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches should be loaded into page-locked memory, for transfer beside work."""
+        return self.torch.type != "cpu"
+
+
+def usable_cores() -> int:
+    """Processor cores for this process, which in a container are fewer than the machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def limit_threads(processes: int) -> None:
+    """Leave this process its share of the cores, of ``processes`` that work side by side."""
+    import cv2
+    import torch
+
+    share = max(1, usable_cores() // processes)
+    torch.set_num_threads(share)
+    cv2.setNumThreads(share)
+
+
+def seed(value: int) -> None:
+    """Seed torch's generators on every device."""
+    import torch
+
+    torch.manual_seed(value)
+
+
+def _choose(name: str) -> tuple[str, str]:
+    """A device's name for torch, and why it was chosen."""
+    import torch
+
+    kind = name.partition(":")[0]
+    missing: list[str] = []
+    if kind in ("auto", "npu"):
+        problem = _npu_problem()
+        if problem is None:
+            return (name if kind == "npu" else "npu:0"), "NPU available"
+        missing.append(f"no NPU ({problem})")
+    if kind in ("auto", "cuda"):
+        if torch.cuda.is_available():
+            return (name if kind == "cuda" else "cuda:0"), torch.cuda.get_device_name(0)
+        built = torch.version.cuda
+        missing.append("no CUDA device" if built else "no CUDA device (this torch is built without)")
+    if kind in ("auto", "cpu"):
+        return "cpu", "asked for" if kind == "cpu" else ", ".join(missing)
+    raise UserError(f"--device {name}: {missing[0]}")
+
+
+def _npu_problem() -> str | None:
+    """Why no NPU can be used, or None if one can."""
+    import torch
+
+    try:
+        import torch_npu  # noqa: F401
+    except ModuleNotFoundError:
+        return "torch_npu is not installed"
+    except (ImportError, OSError) as error:
+        return f"torch_npu cannot be loaded: {error}; source CANN's set_env.sh"
+    return None if torch.npu.is_available() else "torch_npu sees no card"  # type: ignore[attr-defined]
+
+
+def _configure_npu(device: torch.device) -> None:
+    import torch
+    import torch_npu
+
+    torch.npu.set_device(device)  # type: ignore[attr-defined]
+    # Kernels built once for all shapes, and tensors in torch's own layout.
+    torch_npu.npu.set_compile_mode(jit_compile=False)
+    torch_npu.npu.config.allow_internal_format = False
+
+
+def _choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
+    """The autocast type (None: fp32) and why."""
+    import torch
+
+    if precision == "fp32":
+        return None, "fp32"
+    if kind == "cpu" and precision == "fp16":
+        raise UserError("--precision fp16: is for accelerators; use bf16 or fp32 on a CPU")
+    if precision != "auto":
+        return (torch.bfloat16 if precision == "bf16" else torch.float16), precision
+    if _native_bf16(kind):
+        return torch.bfloat16, "bf16, which this device computes natively"
+    if kind == "cpu":
+        return None, "fp32, as this processor has no native bf16"
+    return torch.float16, "fp16 with scaled gradients, as this device has no native bf16"
+
+
+def _native_bf16(kind: str) -> bool:
+    import torch
+
+    if kind == "npu":
+        return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]
+    if kind == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older ones only emulate it
+    processor = Path("/proc/cpuinfo")
+    flags = processor.read_text().split() if processor.exists() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
