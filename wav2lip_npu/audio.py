@@ -105,8 +105,8 @@ def melspectrogram(samples: np.ndarray) -> np.ndarray:
     """
     wave_form = samples.astype(np.float64)
     wave_form[1:] -= PREEMPHASIS * wave_form[:-1].copy()
-    if len(wave_form) <= WINDOW // 2:  # too short to be mirrored
-        wave_form = np.pad(wave_form, (0, WINDOW // 2 + 1 - len(wave_form)))
+    if len(wave_form) < WINDOW:  # 50 ms: too short to be mirrored
+        wave_form = np.pad(wave_form, (0, WINDOW - len(wave_form)))
     spectrum = np.abs(
         librosa.stft(wave_form, n_fft=WINDOW, hop_length=HOP, win_length=WINDOW, pad_mode="reflect")
     )[:, : 1 + len(samples) // HOP]

@@ -20,11 +20,11 @@ from tqdm import tqdm
 import face_detection
 from wav2lip_npu import audio, device, video
 from wav2lip_npu.config import PreprocessConfig
+from wav2lip_npu.data import AUDIO
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.windows import FPS
 
 REPORT = "preprocess_report.jsonl"
-AUDIO = "audio.wav"  # in a clip's folder, beside 0.jpg, 1.jpg …
 
 log = logging.getLogger(__name__)
 

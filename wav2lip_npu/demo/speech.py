@@ -11,6 +11,7 @@ import importlib
 import os
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -106,12 +107,14 @@ def speak(text: str, *, voice: str = "en", words_per_minute: int = 160, pitch: i
     """Speak ``text`` with a voice of espeak-ng, such as "en", "en-us" or its variant "en-us+f3".
 
     ``words_per_minute`` is in 80..450 and ``pitch`` in 0..100, where 50 is the voice's own.
+    The voices flutter a little, as people's do: the same text is never spoken twice alike in one
+    process, while a new process repeats the same calls with the same sound.
     """
     library, sample_rate = _espeak()
     blocks: list[np.ndarray] = [np.empty(0, np.int16)]
     phonemes: list[tuple[float, str]] = []
 
-    def receive(samples, count, events) -> int:  # type: ignore[no-untyped-def]
+    def receive(samples: Any, count: int, events: Any) -> int:
         if samples and count:
             blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         for event in events:
@@ -203,7 +206,7 @@ def mouth_track(speech: Speech, fps: float) -> np.ndarray:
     Returns float32 (frames, 2): openness 0..1 and width -1 (rounded) .. 1 (spread) at the middle
     of each frame, both 0 in silence.
     """
-    steps = int(np.ceil(speech.duration * _TRACK_HZ))
+    steps = max(1, int(np.ceil(speech.duration * _TRACK_HZ)))
     shape = np.zeros((steps, 2))
     closed = np.zeros(steps)
     begin = 0.0

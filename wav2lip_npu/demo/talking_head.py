@@ -16,6 +16,7 @@ import numpy as np
 from wav2lip_npu.errors import UserError
 
 FRAME_SIZE = 256  # px, width and height
+_SIZE = (FRAME_SIZE, FRAME_SIZE)
 _EYE_HALF_WIDTH = 16.0  # px
 _EYES_AT = (128.0, 104.0)  # where the middle between the eyes comes to lie in the frame
 
@@ -59,9 +60,8 @@ _SITTERS = (
             *((133, 158), (139, 157), (145, 155.5), (150, 154), (155, 153.5)),
         ),
         lower_lip=(
-            *((98, 153), (102, 158.5), (106, 162.5), (110, 164.7), (115, 167), (120, 168.5)),
-            *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (147, 161.5), (151, 158)),
-            (155, 153.5),
+            *((98, 153), (102, 158.5), (106, 162.5), (110, 164.7), (115, 167), (121, 168.6)),
+            *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (148, 161), (155, 153.5)),
         ),
     ),
     _Sitter(
@@ -86,25 +86,23 @@ _SITTERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """A face looking at the camera, its pictures BGR uint8 (256, 256, 3)."""
+    """A face looking at the camera; its pictures are BGR uint8 (256, 256, 3).
+
+    The landmarks are those of ``image``: a rendered frame is zoomed by about 6 %, sways by a few
+    pixels and may be mirrored. The lips are given by their inner edges, as y for every x of the
+    frame, shape (256,): the same where they touch.
+    """
 
     name: str
     image: np.ndarray
-    eyes_closed: np.ndarray
-    """The image with lowered lids."""
-    mouth_interior: np.ndarray
-    """What shows between the lips: teeth and the dark of the mouth."""
-    face_box: tuple[int, int, int, int]
-    """left, top, right, bottom"""
-    left_corner: tuple[float, float]
-    """x, y of the corner of the mouth on the left of the picture"""
+    eyes_closed: np.ndarray  # the image with lowered lids
+    mouth_interior: np.ndarray  # what shows between the lips: teeth, tongue and dark
+    face_box: tuple[int, int, int, int]  # left, top, right, bottom
+    left_corner: tuple[float, float]  # x, y of the corner of the mouth on the picture's left
     right_corner: tuple[float, float]
     upper_lip: np.ndarray
-    """y of the inner edge of the upper lip for every x of the frame, shape (256,)"""
     lower_lip: np.ndarray
-    """y of the inner edge of the lower lip, the same where the lips touch"""
-    nose_y: float
-    """the height above which nothing moves with the mouth"""
+    nose_y: float  # nothing above moves with the mouth
     chin_y: float
 
 
@@ -136,8 +134,7 @@ def _level_crop(sitter: _Sitter) -> np.ndarray:
     """The frame cut from the package's picture, with the eyes level."""
     spec = importlib.util.find_spec(sitter.package)
     folders = spec.submodule_search_locations if spec else None
-    path = Path(folders[0], sitter.file) if folders else None
-    picture = cv2.imread(str(path)) if path and path.is_file() else None
+    picture = cv2.imread(str(Path(folders[0], sitter.file))) if folders else None
     if picture is None:
         raise UserError(
             f"The demo needs the portrait {sitter.file} of the package {sitter.package}: "
@@ -146,12 +143,11 @@ def _level_crop(sitter: _Sitter) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D(sitter.eyes_in_file, sitter.tilt_degrees, sitter.scale)
     matrix[:, 2] += np.subtract(_EYES_AT, sitter.eyes_in_file)
     method = cv2.INTER_AREA if sitter.scale < 1 else cv2.INTER_CUBIC
-    size = (FRAME_SIZE, FRAME_SIZE)
-    return cv2.warpAffine(picture, matrix, size, flags=method, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(picture, matrix, _SIZE, flags=method, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _line(points: Points) -> np.ndarray:
-    """y for every x of the frame, shape (256,), smoothly along the points and level beyond."""
+    """The y for every x of the frame, shape (256,): along the points, and level beyond them."""
     xs, ys = np.transpose(points)
     line = np.interp(np.arange(FRAME_SIZE), xs, ys)
     return cv2.GaussianBlur(line[None], (0, 0), 2.5)[0]
@@ -202,13 +198,11 @@ _UPPER_LIP_SHARE = 0.2  # of the parting is the upper lip rising, the rest the l
 _CHIN_SHARE = 0.75  # of the fall of the lower lip that the chin follows
 _JAW_HALF_WIDTH = 62.0  # px from the middle of the mouth to where the cheek stays
 _NECK = 36.0  # px below the chin to where the neck stays
-_BORDER_ZOOM = 1.06  # so that the head may sway without showing the border of the portrait
+_ZOOM = 1.06  # so that the sway hardly reaches beyond the border of the portrait
 _BLINK_SECONDS = 0.24
 
 
-def render(
-    portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float
-) -> Iterator[np.ndarray]:
+def render(portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float) -> Iterator[np.ndarray]:
     """Yield the portrait as it speaks: one BGR uint8 frame (256, 256, 3) per row of ``mouth``.
 
     ``mouth`` is (frames, 2): openness 0..1 and width -1..1. The seed gives the take: how the head
@@ -216,19 +210,14 @@ def render(
     """
     rng = np.random.default_rng(seed)
     seconds = np.arange(len(mouth)) / fps
-    mirrored = rng.random() < 0.5
-    light = _light(rng)
-    sway = _drift(rng, seconds)
-    lids = _blinks(rng, seconds)
-    for (openness, width), move, lid in zip(mouth, sway, lids, strict=True):
+    mirrored, light = rng.random() < 0.5, _light(rng)
+    sway, lids = _drift(rng, seconds), _blinks(rng, seconds)
+    for (openness, width), (degrees, right, down, zoom), lid in zip(mouth, sway, lids, strict=True):
         frame = cv2.addWeighted(portrait.image, 1 - lid, portrait.eyes_closed, lid, 0)
         _warp_mouth(frame, portrait, float(openness), float(width))
-        degrees, right, down, zoom = move
         matrix = cv2.getRotationMatrix2D((FRAME_SIZE / 2, FRAME_SIZE * 0.7), degrees, zoom)
         matrix[:, 2] += right, down
-        frame = cv2.warpAffine(
-            frame, matrix, (FRAME_SIZE, FRAME_SIZE), borderMode=cv2.BORDER_REFLECT_101
-        )
+        frame = cv2.warpAffine(frame, matrix, _SIZE, borderMode=cv2.BORDER_REFLECT_101)
         frame = cv2.LUT(frame, light)
         yield cv2.flip(frame, 1) if mirrored else frame
 
@@ -240,17 +229,17 @@ def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: f
     columns = slice(int(middle - _JAW_HALF_WIDTH), int(middle + _JAW_HALF_WIDTH) + 1)
     rows = slice(int(portrait.nose_y), int(portrait.chin_y + _NECK) + 1)
     x = np.arange(columns.start, columns.stop, dtype=np.float32)
-    y = np.arange(rows.start, min(rows.stop, FRAME_SIZE), dtype=np.float32)[:, None]
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
 
     # Along the lips: where the columns come from, and where either inner edge goes.
     spread = half * width * (0.12 if width > 0 else 0.28)
     u = (x - middle) / (half + spread)
-    sideways = spread * u * np.exp((1 - u**2) / 2)
+    sideways = spread * u * np.exp((1 - u**4) / 4)  # whole at the corners, nothing at the cheeks
     upper = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.upper_lip)
     lower = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.lower_lip)
     gap_at_rest = lower - upper
     gap = _APERTURE * half * openness * np.clip(1 - abs(u) ** 2.5, 0, 1) ** 0.7
-    gap = np.maximum(gap, np.minimum(gap_at_rest, 1))  # a smile closes to a line between the lips
+    gap = np.maximum(gap, np.minimum(gap_at_rest, 0.7))  # a smile closes to a thin line
     rise = _UPPER_LIP_SHARE * (gap - gap_at_rest)
     upper_edge, lower_edge = upper - rise, upper - rise + gap
     fall = lower_edge - lower
@@ -264,22 +253,22 @@ def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: f
     cheek = np.cos(np.pi / 2 * (x - middle) / _JAW_HALF_WIDTH).clip(0) ** 2
     neck = 1 - _smoothstep((y - chin) / _NECK)
     is_above = y < (upper_edge + lower_edge) / 2
-    down = np.where(
-        is_above, -rise * (1 - above), ((1 - below) * fall + below * chin_fall * cheek) * neck
-    )
+    jaw = ((1 - below) * fall + below * chin_fall * cheek) * neck
+    down = np.where(is_above, -rise * (1 - above), jaw)
     across = sideways * np.where(is_above, 1 - above, (1 - below) ** 2)
     skin = _sample(frame, x - across, y - down)
     inside = _sample(portrait.mouth_interior, x - sideways, y + rise)
 
-    depth = np.minimum(y - upper_edge, lower_edge - y)  # px from the nearest lip
-    parted = depth.clip(0, 1)[..., None]
+    # The share of each pixel's height between the lips, so that even a thin gap has no steps.
+    parted = np.minimum(y + 0.5, lower_edge) - np.maximum(y - 0.5, upper_edge)
+    parted = parted.clip(0, 1)[..., None]
     shade = (0.6 + 0.4 * ((y - upper_edge) / 5)).clip(0, 1)[..., None] ** (1.4, 1.2, 0.8)
     frame[rows, columns] = skin + parted * (inside * shade - skin)
 
 
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.broadcast_arrays(x.astype(np.float32), y.astype(np.float32))
-    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    """The image at the coordinates (x, y), which broadcast together, as float32."""
+    x, y = (np.ascontiguousarray(c, np.float32) for c in np.broadcast_arrays(x, y))
     return cv2.remap(image, x, y, cv2.INTER_LINEAR).astype(np.float32)
 
 
@@ -293,7 +282,7 @@ def _drift(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     periods = rng.uniform(2.5, 6.0, (2, 4, 1))  # seconds
     phases = rng.uniform(0, 2 * np.pi, (2, 4, 1))
     waves = np.sin(2 * np.pi * seconds / periods + phases).mean(axis=0).T
-    return waves * (2.0, 4.0, 2.5, 0.02) + (0, 0, 0, _BORDER_ZOOM)
+    return waves * (2.0, 4.0, 2.5, 0.02) + (0, 0, 0, _ZOOM)
 
 
 def _blinks(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:

@@ -1,0 +1,165 @@
+"""The one checkpoint format: the original's file, with a key of ours beside its own.
+
+``{"state_dict", "optimizer", "global_step", "global_epoch", "wav2lip_npu"}``; the last holds what
+the original forgets, and the original ignores it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wav2lip_npu.errors import UserError
+
+OUR_KEY = "wav2lip_npu"
+DISC_PREFIX = "disc_"
+_NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
+
+# The network that a file holds, told by a parameter that the others lack.
+_TELLTALES = {
+    "face_encoder.0.conv_block.0.weight": "lip-sync expert",
+    "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
+    "binary_pred.0.weight": "visual quality discriminator",
+    "conv3_3_norm.weight": "S3FD face detector",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint file's content, on the CPU."""
+
+    path: Path
+    state_dict: dict[str, torch.Tensor]  # without the "module." that DataParallel adds
+    optimizer: dict[str, Any] | None
+    global_step: int
+    global_epoch: int
+    extra: dict[str, Any]  # ours; empty in a published file
+
+
+def file_name(step: int) -> str:
+    """The original's name for the checkpoint of a step."""
+    return f"checkpoint_step{step:09d}.pth"
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the highest step in a folder, or None."""
+    found = [path for path in folder.glob("checkpoint_step*.pth") if _NAME.fullmatch(path.name)]
+    return max(found, key=lambda path: (len(path.name), path.name), default=None)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint without running any code that it may carry.
+
+    Raises:
+        UserError: no such file, or not a checkpoint of this format.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (checkpoint)")
+    with path.open("rb") as file:
+        if file.read(64).lstrip()[:1] == b"<":
+            raise UserError(f"{path}: is a web page, not a checkpoint; download the file itself")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
+        raise UserError(f"{path}: not a checkpoint of Wav2Lip, it has no state_dict")
+    return Checkpoint(
+        path=path,
+        state_dict={k.removeprefix("module."): v for k, v in content["state_dict"].items()},
+        optimizer=content.get("optimizer"),
+        global_step=int(content.get("global_step") or 0),
+        global_epoch=int(content.get("global_epoch") or 0),
+        extra=dict(content.get(OUR_KEY) or {}),
+    )
+
+
+def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's parameters and buffers into a network; every name must fit.
+
+    Raises:
+        UserError: the checkpoint holds another network, which is named.
+    """
+    wanted, found = _identify(network.state_dict()), _identify(checkpoint.state_dict)
+    if found != wanted:
+        raise UserError(f"{checkpoint.path}: holds the {found}, the {wanted} is wanted here")
+    try:
+        network.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{checkpoint.path}: does not fit the {wanted} ({reason})") from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Take up an optimiser's moments, if the checkpoint has them; its settings stay ours.
+
+    Raises:
+        UserError: they are not those of this network.
+    """
+    if checkpoint.optimizer is None:
+        return
+    ours = optimizer.state_dict()["param_groups"]
+    try:
+        optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": ours})
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{checkpoint.path}: its optimiser does not fit ({error})") from error
+
+
+def _identify(state_dict: Mapping[str, Any]) -> str:
+    for name, network in _TELLTALES.items():
+        if name in state_dict:
+            return network
+    return "weights of a network unknown here"
+
+
+def save(
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    epoch: int,
+    extra: dict[str, Any],
+) -> None:
+    """Write a checkpoint; the name ``path`` appears when the file is complete.
+
+    Raises:
+        UserError: it cannot be written; an older file of this name stays as it was.
+    """
+    content = {
+        "state_dict": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "global_step": step,
+        "global_epoch": epoch,
+        OUR_KEY: extra,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(_portable(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be saved ({error})") from error
+
+
+def _portable(value: Any) -> Any:
+    """The same with every tensor on the CPU and contiguous, so that it loads on any machine."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().contiguous()
+    if isinstance(value, Mapping):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_portable(item) for item in value)
+    return value

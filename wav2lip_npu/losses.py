@@ -1,0 +1,32 @@
+"""The losses, in float32 whatever the networks computed in."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from wav2lip_npu.windows import LOWER_HALF
+
+
+def sync_loss(speech: torch.Tensor, face: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of the embeddings' cosine, which the ReLUs keep in [0, 1].
+
+    Args:
+        speech: (B, 512) embeddings of speech.
+        face: (B, 512) embeddings of faces.
+        label: (B,) 1 where they belong together, else 0.
+    """
+    cosine = F.cosine_similarity(speech.float(), face.float())
+    # Rounding may carry it past 1, where the logarithm of 1 − cosine ends.
+    return F.binary_cross_entropy(cosine.clamp(max=1.0), label.float())
+
+
+def real_or_not(probability: torch.Tensor, *, real: bool) -> torch.Tensor:
+    """Binary cross-entropy of the discriminator's (N, 1) probabilities with one answer for all."""
+    answer = torch.full_like(probability, float(real))
+    return F.binary_cross_entropy(probability, answer)
+
+
+def expert_view(faces: torch.Tensor) -> torch.Tensor:
+    """What the expert sees of a window: (B, 3, T, 96, 96) → (B, 3·T, 48, 96), frame-major."""
+    return faces[:, :, :, LOWER_HALF:].transpose(1, 2).flatten(1, 2)

@@ -1,0 +1,54 @@
+"""The visual quality discriminator: tells drawn lower faces from real ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wav2lip_npu.models.blocks import PlainBlock
+
+
+class QualityDiscriminator(nn.Module):
+    """Judges each frame for itself, by its lower half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.face_encoder_blocks = nn.ModuleList(
+            nn.Sequential(*blocks)
+            for blocks in (
+                [PlainBlock(3, 32, 7, padding=3)],  # 48 × 96
+                _halve(32, 64, 5, stride=(1, 2)),  # 48 × 48
+                _halve(64, 128, 5),  # 24 × 24
+                _halve(128, 256, 5),  # 12 × 12
+                _halve(256, 512, 3),  # 6 × 6
+                _halve(512, 512, 3),  # 3 × 3
+                [PlainBlock(512, 512), PlainBlock(512, 512, 1)],  # 1 × 1
+            )
+        )
+        self.binary_pred = nn.Sequential(nn.Conv2d(512, 1, 1), nn.Sigmoid())
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        """Judge frames.
+
+        Args:
+            faces: (B, 3, T, 96, 96) BGR in [0, 1].
+
+        Returns:
+            (T·B, 1) probability that a frame is real, all of frame 0 first; float32.
+        """
+        x = faces[:, :, :, faces.shape[3] // 2 :].permute(2, 0, 1, 3, 4).flatten(0, 1)
+        for block in self.face_encoder_blocks:
+            x = block(x)
+        logit, probability = self.binary_pred
+        # The sigmoid in float32 whatever the autocast: rounded to 1, it would have no logarithm.
+        return probability(logit(x).float()).flatten(1)
+
+
+def _halve(
+    inputs: int, outputs: int, kernel: int, *, stride: int | tuple[int, int] = 2
+) -> list[nn.Module]:
+    padding = kernel // 2
+    return [
+        PlainBlock(inputs, outputs, kernel, stride=stride, padding=padding),
+        PlainBlock(outputs, outputs, kernel, padding=padding),
+    ]
