@@ -23,11 +23,12 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
     area = (x2 - x1 + 1) * (y2 - y1 + 1)
     keep = np.isfinite(scores)
     for i in range(boxes.shape[1] - 1):  # one step for all images; N is small
-        width = np.minimum(x2[:, i, None], x2[:, i + 1 :]) - np.maximum(x1[:, i, None], x1[:, i + 1 :])
-        height = np.minimum(y2[:, i, None], y2[:, i + 1 :]) - np.maximum(y1[:, i, None], y1[:, i + 1 :])
-        common = np.maximum(width + 1, 0) * np.maximum(height + 1, 0)
-        overlap = common / (area[:, i, None] + area[:, i + 1 :] - common)
-        keep[:, i + 1 :] &= ~(keep[:, i, None] & (overlap > threshold))
+        this, later = np.s_[:, i, None], np.s_[:, i + 1 :]
+        width = np.minimum(x2[this], x2[later]) - np.maximum(x1[this], x1[later]) + 1
+        height = np.minimum(y2[this], y2[later]) - np.maximum(y1[this], y1[later]) + 1
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        overlap = common / (area[this] + area[later] - common)
+        keep[later] &= ~(keep[this] & (overlap > threshold))
     return keep
 
 

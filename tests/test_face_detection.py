@@ -15,7 +15,7 @@ from face_detection.boxes import suppress
 
 @pytest.fixture(scope="module")
 def s3fd_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weight file by formula, with the changes that the golden folder's numbers were made with."""
+    """A weight file by formula, changed so that there is something to find."""
     shapes = golden_json("state_dict_names")["s3fd"]
     state = {name: weight(name, tuple(shape)) for name, shape in shapes.items()}
     for layer, scale in (("conv3_3", 10.0), ("conv4_3", 8.0), ("conv5_3", 5.0)):
@@ -111,7 +111,9 @@ def test_missing_and_broken_weights_are_explained(
     with pytest.raises(FaceDetectionError, match="not S3FD's weights"):
         open_detector("s3fd", s3fd_weights=broken)
     monkeypatch.setattr(weights, "S3FD_URL", (tmp_path / "nowhere.pth").as_uri())
-    with pytest.raises(FaceDetectionError, match=r"put .* at face_detection/detection/sfd/s3fd\.pth"):
+    with pytest.raises(
+        FaceDetectionError, match=r"put .* at face_detection/detection/sfd/s3fd\.pth"
+    ):
         open_detector("s3fd")
 
 

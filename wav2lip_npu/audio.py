@@ -119,6 +119,6 @@ def melspectrogram(samples: np.ndarray) -> np.ndarray:
 @cache
 def _mel_filters() -> np.ndarray:
     low, high = MEL_RANGE
-    return librosa.filters.mel(
-        sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=MEL_BANDS, fmin=low, fmax=high, htk=False, norm="slaney"
+    return librosa.filters.mel(  # Slaney's scale and norm are its defaults
+        sr=SAMPLE_RATE, n_fft=WINDOW, n_mels=MEL_BANDS, fmin=low, fmax=high
     )

@@ -64,7 +64,9 @@ class PreprocessConfig(_DetectorOptions):
     data_root: Path = option("folder with the videos, at any depth")
     preprocessed_root: Path = option("folder to write to; a clip keeps its path in --data_root")
     batch_size: int = option("frames that the face detector sees at once", 32)
-    num_workers: int | None = option("clips cut at the same time (default: one for each core, with S3FD on accelerators for each)", None)
+    num_workers: int | None = option(
+        "clips cut at the same time (default: one for each core, or for each accelerator)", None
+    )
     ngpu: int = option("accelerators to spread the clips over", 1)
 
     def __post_init__(self) -> None:

@@ -227,11 +227,23 @@ def _mel_windows(window: Window, mel_rows: MelRows) -> torch.Tensor:
     return torch.from_numpy(np.stack([mel[:, row : row + WINDOW_ROWS] for row in rows]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a task is trained on: the speech that a target must have, and how an item is made."""
+
+    mel_rows: MelRows
+    load: Callable[[Window], Item]
+
+
+EXPERT = Recipe(mel_rows=expert_mels, load=expert_item)
+GENERATOR = Recipe(mel_rows=generator_mels, load=generator_item)
+
+
 class WindowDataset(Dataset[Item]):
     """Items by number; any number is valid."""
 
     def __init__(self, draw: Callable[[int], Window], load: Callable[[Window], Item]) -> None:
-        """Combine ``draw``, a method of a WindowSampler, with ``load``, one of the item functions."""
+        """Combine ``draw``, a method of a WindowSampler, with ``load``, a recipe's."""
         self.draw = draw
         self.load = load
 

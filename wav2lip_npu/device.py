@@ -46,7 +46,7 @@ def check_name(name: str) -> None:
 class Device:
     """A device that is there, and how the networks run on it."""
 
-    torch: torch.device
+    torch_device: torch.device
     dtype: torch.dtype | None  # of autocast; None is plain fp32
     reason: str  # why this device and this precision, for the log
 
@@ -72,7 +72,7 @@ class Device:
             _configure_npu(device)
         elif device.type == "cuda":
             torch.cuda.set_device(device)
-        return cls(torch=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
+        return cls(torch_device=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for the forward passes of networks; losses belong outside it."""
@@ -80,7 +80,7 @@ class Device:
 
         if self.dtype is None:
             return nullcontext()
-        return torch.autocast(self.torch.type, dtype=self.dtype)
+        return torch.autocast(self.torch_device.type, dtype=self.dtype)
 
     def scaler(self) -> Any:
         """A gradient scaler, which does nothing unless the precision is fp16."""
@@ -88,34 +88,40 @@ class Device:
 
         enabled = self.dtype is torch.float16
         if hasattr(torch.amp, "GradScaler"):  # torch 2.3
-            return torch.amp.GradScaler(self.torch.type, enabled=enabled)
-        module = torch.npu if self.torch.type == "npu" else torch.cuda  # type: ignore[attr-defined]
+            return torch.amp.GradScaler(self.torch_device.type, enabled=enabled)
+        module = torch.npu if self.torch_device.type == "npu" else torch.cuda  # type: ignore[attr-defined]
         return module.amp.GradScaler(enabled=enabled)
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network here, in the memory format that suits convolutions on this device."""
         import torch
 
-        if self.torch.type == "npu":  # has formats of its own
-            return network.to(self.torch)
-        return network.to(self.torch, memory_format=torch.channels_last)
+        if self.torch_device.type == "npu":  # has formats of its own
+            return network.to(self.torch_device)
+        network = network.to(self.torch_device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def put(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Move a batch here, without waiting for it."""
-        return {name: tensor.to(self.torch, non_blocking=True) for name, tensor in batch.items()}
+        return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
 
     def card(self, number: int) -> Device:
         """The same settings on another card of this kind; a CPU is one."""
         import torch
 
-        if self.torch.type == "cpu":
+        if self.torch_device.type == "cpu":
             return self
-        return replace(self, torch=torch.device(self.torch.type, number))
+        return replace(self, torch_device=torch.device(self.torch_device.type, number))
+
+    @property
+    def wants_fixed_shapes(self) -> bool:
+        """Whether a new batch shape costs a compilation."""
+        return self.torch_device.type == "npu"
 
     @property
     def pins_memory(self) -> bool:
         """Whether batches should be loaded into page-locked memory, for transfer beside work."""
-        return self.torch.type != "cpu"
+        return self.torch_device.type != "cpu"
 
 
 def usable_cores() -> int:
@@ -155,8 +161,8 @@ def _choose(name: str) -> tuple[str, str]:
     if kind in ("auto", "cuda"):
         if torch.cuda.is_available():
             return (name if kind == "cuda" else "cuda:0"), torch.cuda.get_device_name(0)
-        built = torch.version.cuda
-        missing.append("no CUDA device" if built else "no CUDA device (this torch is built without)")
+        reason = "" if torch.version.cuda else " (this torch is built without)"
+        missing.append(f"no CUDA device{reason}")
     if kind in ("auto", "cpu"):
         return "cpu", "asked for" if kind == "cpu" else ", ".join(missing)
     raise UserError(f"--device {name}: {missing[0]}")

@@ -146,16 +146,14 @@ def _choose_workers(config: PreprocessConfig) -> int:
     """How many clips to cut at the same time: one on each accelerator, else one on each core."""
     place = device.Device.open(config.device)
     detector = _open_detector(config)
-    on_card = detector.name == "s3fd" and place.torch.type != "cpu"
+    on_card = detector.name == "s3fd" and place.torch_device.type != "cpu"
     workers = config.num_workers or (config.ngpu if on_card else device.usable_cores())
-    where = f"{place.torch.type} ({place.reason})" if on_card else "cpu"
+    where = f"{place.torch_device.type} ({place.reason})" if on_card else "cpu"
     log.info("face detector: %s on %s, clips at the same time: %d", detector.name, where, workers)
     return workers
 
 
-def _cut_all(
-    todo: dict[str, Path], config: PreprocessConfig, workers: int
-) -> Iterator[ClipReport]:
+def _cut_all(todo: dict[str, Path], config: PreprocessConfig, workers: int) -> Iterator[ClipReport]:
     """Cut clips in worker processes and report on each as it is done."""
     context = multiprocessing.get_context("spawn")  # a fork must not touch an accelerator
     numbers = context.Queue()
@@ -192,7 +190,7 @@ class _Worker:
 def _open_detector(config: PreprocessConfig, *, card: int = 0) -> face_detection.Detector:
     place = device.Device.open(config.device).card(card)
     return face_detection.open_detector(
-        config.detector, device=place.torch, s3fd_weights=config.s3fd
+        config.detector, device=place.torch_device, s3fd_weights=config.s3fd
     )
 
 

@@ -7,7 +7,6 @@ runs it is in ``training``, and is the same for all three.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,9 +34,7 @@ class Trained:
 class Task(ABC):
     """One of the three trainings."""
 
-    mel_rows: ClassVar[data.MelRows]
-    load: ClassVar[Callable[[data.Window], data.Item]]
-    loss_name: ClassVar[str]  # the metric that tells how good an evaluation is
+    recipe: ClassVar[data.Recipe]
 
     def __init__(self, config: TrainConfig, device: Device) -> None:
         self.device = device
@@ -81,7 +78,7 @@ class Task(ABC):
         return None
 
     def draw(self, batch: Batch) -> torch.Tensor | None:
-        """Pictures of a batch, uint8 (rows, columns, 96, 96, 3) BGR on the CPU, if there are any."""
+        """Pictures of a batch, if any: uint8 (rows, columns, 96, 96, 3) BGR, on the CPU."""
         return None
 
     def state(self) -> dict[str, Any]:
@@ -97,9 +94,7 @@ class Task(ABC):
 class ExpertTask(Task):
     """The lip-sync expert: do speech and faces belong together?"""
 
-    mel_rows = staticmethod(data.expert_mels)
-    load = staticmethod(data.expert_item)
-    loss_name = "loss"
+    recipe = data.EXPERT
 
     def __init__(self, config: ExpertConfig, device: Device) -> None:
         super().__init__(config, device)
@@ -135,9 +130,7 @@ class GeneratorTask(Task):
     by it: the gate.
     """
 
-    mel_rows = staticmethod(data.generator_mels)
-    load = staticmethod(data.generator_item)
-    loss_name = "sync"
+    recipe = data.GENERATOR
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     open_weight: ClassVar[float] = 0.01  # of the sync loss once the gate is open
     gate: ClassVar[float] = 0.75  # evaluation sync loss below which it opens

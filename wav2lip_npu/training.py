@@ -46,7 +46,7 @@ def train_generator(config: GeneratorConfig) -> None:
 
 def _prepare(config: TrainConfig) -> device.Device:
     place = device.Device.open(config.device, config.precision)
-    log.info("device: %s (%s)", place.torch, place.reason)
+    log.info("device: %s (%s)", place.torch_device, place.reason)
     device.seed(config.seed)
     return place
 
@@ -63,9 +63,10 @@ class Trainer:
         self.config = config
         self.task = task
         self.place = place
-        lists = config.filelists
-        self.train_clips = read_clips(config.data_root, lists / "train.txt", task.mel_rows)
-        self.val_clips = read_clips(config.data_root, lists / "val.txt", task.mel_rows)
+        self.train_clips, self.val_clips = (
+            read_clips(config.data_root, config.filelists / name, task.recipe.mel_rows)
+            for name in ("train.txt", "val.txt")
+        )
         self.metrics = MetricsFile(config.checkpoint_dir)
         self.means = Mean()  # since the last line of the log, which came
         self.logged_at, self.logged_step = time.monotonic(), 0
@@ -111,7 +112,7 @@ class Trainer:
     def _train_batches(self) -> Iterator[Batch]:
         """Batches without end, from where the run stands."""
         sampler = WindowSampler(self.train_clips, self.config.seed)
-        dataset = WindowDataset(sampler.window, self.task.load)
+        dataset = WindowDataset(sampler.window, self.task.recipe.load)
         try:
             yield from self._load(dataset, Consecutive(self.items))
         except UserError as error:
@@ -150,7 +151,7 @@ class Trainer:
         wanted = len(self.val_clips) * self.config.eval_windows
         full = -(-wanted // batch_size) * batch_size  # whole batches; windows come anew each turn
         sampler = WindowSampler(self.val_clips, EVAL_SEED)
-        dataset = WindowDataset(sampler.window_of_each, self.task.load)
+        dataset = WindowDataset(sampler.window_of_each, self.task.recipe.load)
         self.task.set_training(False)
         means, sheet = Mean(), None
         for batch in self._load(dataset, Consecutive(0, full)):

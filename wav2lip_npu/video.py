@@ -18,10 +18,12 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import open_media
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .3gp .ogv".split()
+    f".{name}"
+    for name in (
+        *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4"),
+        *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
+    )
 )
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
-
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
 
 
@@ -73,11 +75,21 @@ def read_frames(path: Path) -> Iterator[Frame]:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
         for picture in container.decode(stream):
-            image = picture.to_ndarray(format="bgr24")
+            image: np.ndarray = picture.to_ndarray(format="bgr24")
             quarter_turns = round(getattr(picture, "rotation", 0) / 90)  # counter-clockwise
             if quarter_turns % 4:
                 image = np.ascontiguousarray(np.rot90(image, quarter_turns))
             yield Frame(time=float(picture.time or 0.0), image=image)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's content, not its name, is a still image.
+
+    Raises:
+        UserError: no such file, or no media file at all.
+    """
+    with open_media(path) as container:
+        return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -248,7 +260,9 @@ class _SoundTrack:
         self._rate = heard.rate if heard.rate in _AAC_RATES else max(_AAC_RATES)
         layout = "mono" if heard.channels == 1 else "stereo"
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        self._decoded = (part for frame in source.decode(heard) for part in resampler.resample(frame))
+        self._decoded = (
+            part for frame in source.decode(heard) for part in resampler.resample(frame)
+        )
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output

@@ -1,0 +1,62 @@
+"""Box smoothing against the original's, and what happens where there is no face."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from formula import golden_json
+
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.faces import Misses, padded, smoothed
+
+SMOOTHING = golden_json("numbers")["windows"]["smoothing"]
+PICTURE = np.zeros((100, 80, 3), np.uint8)
+
+
+def boxes_of(located):
+    return [box for _, box in located]
+
+
+def test_smoothing_is_the_originals() -> None:
+    located = [(PICTURE, tuple(box)) for box in SMOOTHING["in"]]
+    assert boxes_of(smoothed(located)) == [tuple(box) for box in SMOOTHING["out"]]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 4, 5, 6])
+def test_smoothing_gives_a_box_for_every_frame(frames: int) -> None:
+    located = [(PICTURE, (10, 10, 20, 20))] * frames
+    assert boxes_of(smoothed(located)) == [(10, 10, 20, 20)] * frames
+
+
+def test_smoothing_passes_over_frames_without_a_face() -> None:
+    boxes = [(0, 0, 10, 10), None, (20, 20, 30, 30), None, (40, 40, 50, 50), (60, 60, 70, 70)]
+    smooth = boxes_of(smoothed([(PICTURE, box) for box in boxes]))
+    assert [box is None for box in smooth] == [box is None for box in boxes]
+    assert smooth[0] == (20, 20, 30, 30)  # the mean of the three in its window
+
+
+def test_boxes_stay_within_the_picture() -> None:
+    assert padded((5, 5, 75, 95), (10, 10, 10, 10), PICTURE) == (0, 0, 80, 100)
+    assert padded((5, 5, 20, 20), (0, 10, 0, 0), PICTURE) == (5, 5, 20, 30)
+    assert padded((90, 5, 95, 20), (0, 0, 0, 0), PICTURE) is None
+
+
+def test_policies_for_frames_without_a_face() -> None:
+    box = (1, 2, 3, 4)
+    seen = [None, box, None, None, box]
+    passing = Misses(policy="pass", fps=Fraction(25))
+    assert [passing.settle(b) for b in seen] == seen
+    assert passing.frames == [0, 2, 3]
+    holding = Misses(policy="hold", fps=Fraction(25))
+    assert [holding.settle(b) for b in seen] == [None, box, box, box, box]
+    strict = Misses(policy="error", fps=Fraction(25))
+    strict.settle(box)
+    with pytest.raises(UserError, match=r"frame 1 \(0\.04 s\): no face"):
+        strict.settle(None)
+
+
+def test_a_video_without_any_face_is_an_error() -> None:
+    misses = Misses(policy="pass", fps=Fraction(25))
+    misses.settle(None)
+    with pytest.raises(UserError, match="no face in any of 1 frames"):
+        misses.conclude()
