@@ -8,9 +8,11 @@ from formula import golden_json
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.faces import Misses, padded, smoothed
+from wav2lip_npu.video import Frame
 
 SMOOTHING = golden_json("numbers")["windows"]["smoothing"]
 PICTURE = np.zeros((100, 80, 3), np.uint8)
+FRAME = Frame(time=0.0, image=PICTURE)
 
 
 def boxes_of(located):
@@ -18,19 +20,19 @@ def boxes_of(located):
 
 
 def test_smoothing_is_the_originals() -> None:
-    located = [(PICTURE, tuple(box)) for box in SMOOTHING["in"]]
+    located = [(FRAME, tuple(box)) for box in SMOOTHING["in"]]
     assert boxes_of(smoothed(located)) == [tuple(box) for box in SMOOTHING["out"]]
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 4, 5, 6])
 def test_smoothing_gives_a_box_for_every_frame(frames: int) -> None:
-    located = [(PICTURE, (10, 10, 20, 20))] * frames
+    located = [(FRAME, (10, 10, 20, 20))] * frames
     assert boxes_of(smoothed(located)) == [(10, 10, 20, 20)] * frames
 
 
 def test_smoothing_passes_over_frames_without_a_face() -> None:
     boxes = [(0, 0, 10, 10), None, (20, 20, 30, 30), None, (40, 40, 50, 50), (60, 60, 70, 70)]
-    smooth = boxes_of(smoothed([(PICTURE, box) for box in boxes]))
+    smooth = boxes_of(smoothed([(FRAME, box) for box in boxes]))
     assert [box is None for box in smooth] == [box is None for box in boxes]
     assert smooth[0] == (20, 20, 30, 30)  # the mean of the three in its window
 

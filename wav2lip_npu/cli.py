@@ -15,7 +15,13 @@ from typing import Any
 
 from face_detection import FaceDetectionError
 from wav2lip_npu import __version__
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, InferConfig, PreprocessConfig
+from wav2lip_npu.config import (
+    DemoConfig,
+    ExpertConfig,
+    GeneratorConfig,
+    InferConfig,
+    PreprocessConfig,
+)
 from wav2lip_npu.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is a shell's for Ctrl-C
@@ -45,6 +51,12 @@ def _infer(config: InferConfig) -> None:
     infer(config)
 
 
+def _demo(config: DemoConfig) -> None:
+    from wav2lip_npu.demo.run import run_demo
+
+    run_demo(config)
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand: its options, its work, and other names it answers to."""
@@ -60,6 +72,7 @@ COMMANDS = {
     "train-syncnet": Command(ExpertConfig, _train_expert),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "infer": Command(InferConfig, _infer),
+    "demo": Command(DemoConfig, _demo),
 }
 
 

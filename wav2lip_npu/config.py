@@ -184,3 +184,20 @@ class InferConfig(_DetectorOptions):
         self._at_least(1, "face_det_batch_size", "wav2lip_batch_size", "resize_factor", "fps")
         if min(self.pads) < 0:
             raise UserError(f"--pads {self.pads}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(_Options):
+    """Make a small talking-head set and run everything on it."""
+
+    outdir: Path = option(
+        "folder to write to; what an earlier demo left there is replaced", Path("demo")
+    )
+    clips: int = option("talking heads in the set", 12)
+    expert_steps: int = option("training steps of the expert", 60)
+    generator_steps: int = option("training steps of the generator", 60)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(4, "clips")
+        self._at_least(1, "expert_steps", "generator_steps")

@@ -18,12 +18,13 @@ from wav2lip_npu import video
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.video import Frame
 
 SMOOTHED = 5  # boxes that are averaged, this frame's and the next four
 
 log = logging.getLogger(__name__)
 
-Located = tuple[np.ndarray, Box | None]  # a picture, and where its face is
+Located = tuple[Frame, Box | None]  # a picture, and where its face is
 
 
 class FaceSource:
@@ -48,29 +49,35 @@ class FaceSource:
         self._rotate = config.rotate
         self._crop = config.crop
 
-    def pictures(self) -> Iterator[np.ndarray]:
-        """All pictures in order, (h, w, 3) BGR; of a still, the one there is."""
+    def frames(self) -> Iterator[Frame]:
+        """All pictures in order; of a still, the one there is."""
         if self.info is None:
-            yield self._edit(video.read_image(self.path))
+            yield self._edit(Frame(time=0.0, image=video.read_image(self.path)))
             return
-        pictures = video.at_rate(video.read_frames(self.path), self.fps)
-        for image in islice(pictures, 1) if self.still else pictures:
-            yield self._edit(image)
+        frames = video.at_rate(video.read_frames(self.path), self.fps)
+        for frame in islice(frames, 1) if self.still else frames:
+            yield self._edit(frame)
 
-    def _edit(self, image: np.ndarray) -> np.ndarray:
+    def _edit(self, frame: Frame) -> Frame:
+        image = frame.image
         height, width = image.shape[:2]
         if self._resize_factor > 1:
             image = cv2.resize(image, (width // self._resize_factor, height // self._resize_factor))
         if self._rotate:
             image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+        if self._crop != (0, -1, 0, -1):
+            image = self._cropped(image)
+        return frame if image is frame.image else Frame(time=frame.time, image=image)
+
+    def _cropped(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
         top, bottom, left, right = self._crop
-        bottom = image.shape[0] if bottom == -1 else bottom
-        right = image.shape[1] if right == -1 else right
-        cropped = image[top:bottom, left:right]
-        if not cropped.size:
-            size = f"{image.shape[1]} × {image.shape[0]} pixels"
-            raise UserError(f"--crop {top} {bottom} {left} {right}: leaves nothing of {size}")
-        return cropped
+        bottom = height if bottom == -1 else bottom
+        right = width if right == -1 else right
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            given = f"--crop {top} {bottom} {left} {right}"
+            raise UserError(f"{given}: top bottom left right within {width} × {height} pixels")
+        return image[top:bottom, left:right]
 
 
 @dataclass(kw_only=True)
@@ -124,43 +131,44 @@ def locate(
 ) -> Iterator[Located]:
     """``frames`` pictures with their face boxes; a video that is shorter starts over."""
     boxes: list[Box | None] = []
-    for image, box in _first_pass(source, frames, config, device, misses):
+    for frame, box in _first_pass(source, frames, config, device, misses):
         boxes.append(box)
-        yield image, box
+        yield frame, box
         if source.still:
-            yield from repeat((image, box), frames - 1)
+            yield from repeat((frame, box), frames - 1)
             return
     while True:
-        yield from zip(source.pictures(), boxes, strict=False)
+        yield from zip(source.frames(), boxes, strict=False)
 
 
 def _first_pass(
     source: FaceSource, frames: int, config: InferConfig, device: Device, misses: Misses
 ) -> Iterator[Located]:
     """Pictures and boxes until the video or the audio ends."""
-    pictures = islice(source.pictures(), frames)
+    first = islice(source.frames(), frames)
     if config.box[0] != -1:
-        for image in pictures:
-            yield image, misses.settle(_fixed_box(config.box, image))
+        for frame in first:
+            yield frame, misses.settle(_fixed_box(config.box, frame.image))
         return
     detector = face_detection.open_detector(
         config.detector, device=device.torch_device, s3fd_weights=config.s3fd
     )
     log.info("face detector: %s", detector.name)
-    found = _detected(pictures, detector, config, misses)
+    found = _detected(first, detector, config, misses)
     yield from found if config.nosmooth else smoothed(found)
 
 
 def _detected(
-    pictures: Iterator[np.ndarray],
+    frames: Iterator[Frame],
     detector: face_detection.Detector,
     config: InferConfig,
     misses: Misses,
 ) -> Iterator[Located]:
-    while batch := list(islice(pictures, config.face_det_batch_size)):
-        for image, found in zip(batch, detector.detect(batch), strict=True):
+    while batch := list(islice(frames, config.face_det_batch_size)):
+        detections = detector.detect([frame.image for frame in batch])
+        for frame, found in zip(batch, detections, strict=True):
             box = misses.settle(face_detection.best_box(found))
-            yield image, padded(box, config.pads, image) if box is not None else None
+            yield frame, padded(box, config.pads, frame.image) if box is not None else None
 
 
 def padded(box: Box, pads: tuple[int, int, int, int], image: np.ndarray) -> Box | None:
@@ -194,14 +202,14 @@ def smoothed(located: Iterable[Located]) -> Iterator[Located]:
     for pair in located:
         ahead.append(pair)
         if len(ahead) == SMOOTHED:
-            image, box = ahead.popleft()
+            frame, box = ahead.popleft()
             tail.append(box and _mean([box, *(later for _, later in ahead)]))
-            yield image, tail[-1]
+            yield frame, tail[-1]
     while ahead:
-        image, box = ahead.popleft()
+        frame, box = ahead.popleft()
         before = [*tail][len(ahead) + 1 - SMOOTHED :]
         tail.append(box and _mean([*before, box, *(later for _, later in ahead)]))
-        yield image, tail[-1]
+        yield frame, tail[-1]
 
 
 def _mean(boxes: list[Box | None]) -> Box:

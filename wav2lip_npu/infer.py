@@ -59,8 +59,9 @@ def infer(config: InferConfig) -> Path:
         size = config.wav2lip_batch_size
         while batch := list(islice(located, size)):
             heard = list(islice(chunks, len(batch)))
-            for image in lip_sync.speak(batch, heard, pad_to=size):
-                writer.write(image)
+            spoken = lip_sync.speak(batch, heard, pad_to=size)
+            for image, (frame, box) in zip(spoken, batch, strict=True):
+                writer.write(image, source=frame, changed=box)
                 bar.update()
         misses.conclude()
     log.info("wrote %s: %d frames, %s a second", config.outfile, frames, float(source.fps))
@@ -87,19 +88,22 @@ class LipSync:
         """The pictures with their faces speaking.
 
         Args:
-            located: pictures (h, w, 3) BGR with their face boxes; without one, a picture is
-                returned as it is.
+            located: frames with their face boxes; without one, a picture is returned as it is.
             chunks: (80, 16) mel rows for each.
             pad_to: batch size where the device wants always the same.
+
+        Yields:
+            (h, w, 3) BGR uint8.
         """
-        spoken = [
-            (image[box[1] : box[3], box[0] : box[2]], chunk)
-            for (image, box), chunk in zip(located, chunks, strict=True)
-            if box is not None
-        ]
-        faces = [cv2.resize(face, (FACE_SIZE, FACE_SIZE)) for face, _ in spoken]
-        drawn = iter(self.draw(faces, [chunk for _, chunk in spoken], pad_to=pad_to))
-        for image, box in located:
+        faces, heard = [], []
+        for (frame, box), chunk in zip(located, chunks, strict=True):
+            if box is not None:
+                x1, y1, x2, y2 = box
+                faces.append(cv2.resize(frame.image[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE)))
+                heard.append(chunk)
+        drawn = iter(self.draw(faces, heard, pad_to=pad_to))
+        for frame, box in located:
+            image = frame.image
             if box is not None:
                 x1, y1, x2, y2 = box
                 image = image.copy()

@@ -11,8 +11,8 @@ import av.container
 
 from wav2lip_npu.errors import UserError
 
-# Decoders log broken packets by the hundred; what matters comes as an exception.
-av.logging.set_level(av.logging.FATAL)
+# PyAV's logging stays off, as it is by default: with a level set, a decoder's thread that has
+# something to say waits for the interpreter, which may be waiting for that thread to end.
 
 
 @contextmanager

@@ -137,8 +137,8 @@ def cut_clip(
     )
 
 
-def _batches(images: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    while batch := list(islice(images, size)):
+def _batches(frames: Iterator[video.Frame], size: int) -> Iterator[list[np.ndarray]]:
+    while batch := [frame.image for frame in islice(frames, size)]:
         yield batch
 
 

@@ -27,12 +27,16 @@ VIDEO_SUFFIXES = frozenset(
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One decoded picture: ``time`` in seconds of the file's clock, ``image`` (h, w, 3) BGR."""
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive
 
-    time: float
-    image: np.ndarray
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One decoded picture."""
+
+    time: float  # seconds of the file's clock
+    image: np.ndarray  # (h, w, 3) BGR uint8, upright
+    decoded: av.VideoFrame | None = None  # the same as the codec had it, unless turned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +81,11 @@ def read_frames(path: Path) -> Iterator[Frame]:
         for picture in container.decode(stream):
             image: np.ndarray = picture.to_ndarray(format="bgr24")
             quarter_turns = round(getattr(picture, "rotation", 0) / 90)  # counter-clockwise
-            if quarter_turns % 4:
+            turned = quarter_turns % 4 != 0
+            if turned:
                 image = np.ascontiguousarray(np.rot90(image, quarter_turns))
-            yield Frame(time=float(picture.time or 0.0), image=image)
+            decoded = None if turned else picture
+            yield Frame(time=float(picture.time or 0.0), image=image, decoded=decoded)
 
 
 def is_image(path: Path) -> bool:
@@ -107,17 +113,17 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
-def at_rate(frames: Iterable[Frame], fps: Fraction | float) -> Iterator[np.ndarray]:
-    """Pictures at a constant rate: for each moment n/fps the frame nearest to it in time.
+def at_rate(frames: Iterable[Frame], fps: Fraction | float) -> Iterator[Frame]:
+    """Frames at a constant rate: for each moment n/fps the frame nearest to it in time.
 
     The clock starts at the first frame. A stream that already has this rate passes unchanged; any
     other has frames repeated or left out, so that picture and sound stay together.
     """
     step = 1.0 / float(fps)
-    count = 0  # pictures given out; the next one is due at count·step
+    count = 0  # frames given out; the next one is due at count·step
     start = previous_time = 0.0
     interval = step
-    previous: np.ndarray | None = None
+    previous: Frame | None = None
     for frame in frames:
         if previous is None:
             start = frame.time
@@ -126,7 +132,7 @@ def at_rate(frames: Iterable[Frame], fps: Fraction | float) -> Iterator[np.ndarr
             while count * step - previous_time <= interval / 2:
                 yield previous
                 count += 1
-        previous, previous_time = frame.image, frame.time - start
+        previous, previous_time = frame, frame.time - start
     # The last frame stays for as long as the one before it did.
     while previous is not None and (count + 0.5) * step <= previous_time + interval + 1e-6:
         yield previous
@@ -189,8 +195,17 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: np.ndarray) -> None:
-        """Append one (h, w, 3) BGR uint8 picture, every one of the same size."""
+    def write(
+        self, image: np.ndarray, *, source: Frame | None = None, changed: Box | None = None
+    ) -> None:
+        """Append a picture.
+
+        Args:
+            image: (h, w, 3) BGR uint8, every one of the same size.
+            source: the frame that the picture was made from. Outside of ``changed`` the samples
+                that its decoder gave are encoded, without the loss of a way through BGR.
+            changed: the part that was changed; None is nothing.
+        """
         height, width = image.shape[:2]
         if height % 2 or width % 2:  # 4:2:0 needs even sides
             image = cv2.copyMakeBorder(
@@ -205,6 +220,8 @@ class VideoWriter:
                 dst_colorspace=self._colors.colorspace,
                 dst_color_range=self._colors.color_range,
             )
+        if source is not None and source.decoded is not None:
+            picture = _keep_outside(source.decoded, picture.reformat(format="yuv420p"), changed)
         picture.time_base = 1 / self._fps
         picture.pts = self._frames
         self._container.mux(self._stream.encode(picture))
@@ -248,6 +265,24 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
         if self._sound is not None:
             self._sound.flush()
+
+
+def _keep_outside(decoded: av.VideoFrame, drawn: av.VideoFrame, box: Box | None) -> av.VideoFrame:
+    """The decoded frame with ``box`` taken from the drawn one, both in 4:2:0."""
+    if (decoded.width, decoded.height) != (drawn.width, drawn.height):  # padded to even sides
+        return drawn
+    if decoded.format.name not in ("yuv420p", "yuvj420p"):
+        decoded = decoded.reformat(format="yuv420p")
+    planes = decoded.to_ndarray().copy()
+    if box is not None:
+        x1, y1, x2, y2 = box
+        new = drawn.to_ndarray()
+        height, width = drawn.height, drawn.width
+        planes[y1:y2, x1:x2] = new[y1:y2, x1:x2]
+        chroma, new_chroma = (p[height:].reshape(2, height // 2, width // 2) for p in (planes, new))
+        half = np.s_[:, y1 // 2 : (y2 + 1) // 2, x1 // 2 : (x2 + 1) // 2]
+        chroma[half] = new_chroma[half]
+    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
 class _SoundTrack:

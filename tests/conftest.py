@@ -1,0 +1,78 @@
+"""Small media and data sets that tests share, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data as pictures
+
+from wav2lip_npu.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.video import VideoWriter
+
+
+@pytest.fixture(scope="session")
+def face() -> np.ndarray:
+    """A picture with one face, (256, 256, 3) BGR; CenterFace finds it."""
+    astronaut = pictures.astronaut()[:256, 96:352, ::-1]
+    return np.ascontiguousarray(astronaut)
+
+
+def tone(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> np.ndarray:
+    """A tone that swells twice a second, float32 mono."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * hertz * t) * np.sin(2 * np.pi * t) ** 2).astype(np.float32)
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    """One second of sound as WAV."""
+    path = tmp_path / "speech.wav"
+    write_wav(path, tone(1.0))
+    return path
+
+
+def write_video(
+    path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
+) -> Path:
+    with VideoWriter(path, fps=fps, audio=audio, crf=10, preset="ultrafast") as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def numbered(count: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
+    """Grey pictures that tell their number (modulo 30) by their brightness: 8·n."""
+    width, height = size
+    return [np.full((height, width, 3), 8 * (n % 30), np.uint8) for n in range(count)]
+
+
+def number_of(image: np.ndarray) -> int:
+    return round(float(image.mean()) / 8)
+
+
+def make_clip(folder: Path, frames: int = 25, seed: int = 0, missing: tuple[int, ...] = ()) -> Path:
+    """A preprocessed clip: crops of varying size, and as much audio."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        if number not in missing:
+            crop = random.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+            crop = cv2.resize(crop, (70 + number % 3, 90), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"{number}.jpg"), crop)
+    write_wav(folder / "audio.wav", tone(frames / 25, hertz=200 + 50 * seed))
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A data root of three clips with file lists in ``lists``."""
+    for seed, name in enumerate(("a", "b", "c")):
+        make_clip(tmp_path / "data" / name, seed=seed)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("a\nb\n")
+    (lists / "val.txt").write_text("c\n")
+    return tmp_path / "data"

@@ -1,0 +1,128 @@
+"""The checkpoint format: the original's both ways, and what is not one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from formula import fill, golden_json, weight
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+
+PUBLISHED_KEYS = {"state_dict", "optimizer", "global_step", "global_epoch"}
+
+
+def published(path: Path, name: str, prefix: str = "") -> Path:
+    """A file as the authors publish it: of the golden names, not of our networks."""
+    shapes = golden_json("state_dict_names")[name]
+    state = {prefix + key: weight(key, tuple(shape)) for key, shape in shapes.items()}
+    content = {"state_dict": state, "optimizer": None, "global_step": 7, "global_epoch": 2}
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("syncnet", SyncExpert), ("wav2lip", Generator), ("disc_qual", QualityDiscriminator)],
+)
+def test_published_files_load_strictly(
+    tmp_path: Path, name: str, network: type, prefix: str
+) -> None:
+    loaded = checkpoint.read(published(tmp_path / "a.pth", name, prefix))
+    net = network()
+    checkpoint.load_network(net, loaded)
+    assert (loaded.global_step, loaded.global_epoch, loaded.extra) == (7, 2, {})
+    for key, value in net.state_dict().items():
+        torch.testing.assert_close(value, weight(key, tuple(value.shape)), rtol=0, atol=0)
+
+
+def test_ours_has_the_originals_keys_and_round_trips(tmp_path: Path) -> None:
+    net = fill(QualityDiscriminator()).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    net(torch.rand(1, 3, 1, 96, 96)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "new" / checkpoint.file_name(30)
+    checkpoint.save(path, net, optimizer, step=30, epoch=1, extra={"items": 480})
+    assert path.name == "checkpoint_step000000030.pth"
+    raw = torch.load(path, weights_only=True)
+    assert raw.keys() == PUBLISHED_KEYS | {"wav2lip_npu"}
+    assert raw["state_dict"].keys() == golden_json("state_dict_names")["disc_qual"].keys()
+    assert all(value.is_contiguous() for value in raw["state_dict"].values())
+    loaded = checkpoint.read(path)
+    assert (loaded.global_step, loaded.global_epoch, loaded.extra) == (30, 1, {"items": 480})
+    other = QualityDiscriminator()
+    checkpoint.load_network(other, loaded)
+    second = torch.optim.Adam(other.parameters(), lr=5e-5, betas=(0.5, 0.999))
+    checkpoint.load_optimizer(second, loaded)
+    for mine, theirs in zip(optimizer.state.values(), second.state.values(), strict=True):
+        torch.testing.assert_close(mine["exp_avg_sq"], theirs["exp_avg_sq"], rtol=0, atol=0)
+    assert second.param_groups[0]["lr"] == 5e-5  # the options win over the file
+    assert second.param_groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_the_newest_is_found(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path / "absent") is None
+    for name in (
+        "checkpoint_step000000009.pth",
+        "checkpoint_step000000100.pth",
+        "checkpoint_step1000000000.pth",
+        "disc_checkpoint_step000009000.pth",
+        ".checkpoint_step000009000.pth.partial",
+        "checkpoint_step9.pth",
+    ):
+        (tmp_path / name).touch()
+    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoint_step1000000000.pth"
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    html, text, plain, pickled = (tmp_path / f"{n}.pth" for n in ("html", "text", "plain", "code"))
+    html.write_text("\n<!DOCTYPE html><html><body>Too many requests</body></html>")
+    text.write_text("not a checkpoint at all")
+    torch.save({"weights": torch.zeros(3)}, plain)
+    torch.save({"state_dict": {}, "global_step": Path("x")}, pickled)
+    for path, reason in (
+        (tmp_path / "absent.pth", "no such file"),
+        (html, "is a web page"),
+        (text, "cannot be read as a checkpoint"),
+        (plain, "it has no state_dict"),
+        (pickled, "cannot be read as a checkpoint"),
+    ):
+        with pytest.raises(UserError, match=reason) as caught:
+            checkpoint.read(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_wrong_network_is_named(tmp_path: Path) -> None:
+    expert = checkpoint.read(published(tmp_path / "expert.pth", "syncnet"))
+    with pytest.raises(UserError, match="holds the lip-sync expert, the generator is wanted"):
+        checkpoint.load_network(Generator(), expert)
+    s3fd = checkpoint.read(published(tmp_path / "s3fd.pth", "s3fd"))
+    with pytest.raises(UserError, match="holds the S3FD face detector"):
+        checkpoint.load_network(SyncExpert(), s3fd)
+    expert.state_dict.pop("audio_encoder.0.conv_block.0.bias")
+    with pytest.raises(UserError, match="does not fit the lip-sync expert") as caught:
+        checkpoint.load_network(SyncExpert(), expert)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_older_file_survives_a_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = QualityDiscriminator()
+    optimizer = torch.optim.Adam(net.parameters())
+    path = tmp_path / "a.pth"
+    checkpoint.save(path, net, optimizer, step=1, epoch=0, extra={})
+    before = path.read_bytes()
+
+    def full(content: object, file: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoint.save(path, net, optimizer, step=2, epoch=0, extra={})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,254 @@
+"""The loop: resume, evaluation, gate, interruption, and what it leaves behind."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from wav2lip_npu import checkpoint, device, tasks, training
+from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.metrics import MetricsFile
+from wav2lip_npu.models import SyncExpert
+
+SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
+
+
+def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
+    lists = clips.parent / "lists"
+    return ExpertConfig(
+        **{"data_root": clips, "checkpoint_dir": out, "filelists": lists, **SMALL, **changes}
+    )
+
+
+@pytest.fixture
+def expert_file(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    expert = SyncExpert()
+    path = tmp_path / "expert.pth"
+    optimizer = torch.optim.Adam(expert.parameters())
+    checkpoint.save(path, expert, optimizer, step=0, epoch=0, extra={})
+    return path
+
+
+def generator_config(
+    clips: Path, out: Path, expert_file: Path, **changes: object
+) -> GeneratorConfig:
+    common = dataclasses.asdict(expert_config(clips, out))
+    return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
+
+
+def trainer(config: TrainConfig) -> training.Trainer:
+    place = training._prepare(config)
+    if isinstance(config, ExpertConfig):
+        return training.Trainer(config, tasks.ExpertTask(config, place), place)
+    kind = tasks.AdversarialTask if config.disc else tasks.GeneratorTask
+    return training.Trainer(config, kind(config, place), place)
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = (torch.load(path, weights_only=True) for path in (a, b))
+    leaves = [torch.utils._pytree.tree_leaves(content) for content in (one, other)]
+    return all(
+        torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        for x, y in zip(*leaves, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["expert", "generator", "adversarial"])
+def test_resumed_training_equals_uninterrupted(
+    kind: str, clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    def config(out: str, **changes: object) -> TrainConfig:
+        if kind == "expert":
+            return expert_config(clips, tmp_path / out, **changes)
+        changes["disc"] = kind == "adversarial"
+        return generator_config(clips, tmp_path / out, expert_file, **changes)
+
+    trainer(config("whole", max_steps=4)).run()
+    trainer(config("parts", max_steps=2)).run()
+    trainer(config("parts", max_steps=4, num_workers=2)).run()
+    prefixes = ["", "disc_"] if kind == "adversarial" else [""]
+    for prefix in prefixes:
+        name = prefix + checkpoint.file_name(4)
+        assert same(tmp_path / "whole" / name, tmp_path / "parts" / name)
+        names = sorted(path.name for path in (tmp_path / "parts").glob(f"{prefix}checkpoint*"))
+        assert names == [prefix + checkpoint.file_name(step) for step in (1, 2, 4)]
+
+
+def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_path: Path) -> None:
+    content = torch.load(expert_file, weights_only=True)
+    del content["wav2lip_npu"]
+    content |= {"global_step": 100, "global_epoch": 3, "optimizer": None}
+    content["state_dict"] = {f"module.{k}": v for k, v in content["state_dict"].items()}
+    published = tmp_path / "lipsync_expert.pth"
+    torch.save(content, published)
+    out = tmp_path / "out"
+    trainer(expert_config(clips, out, checkpoint_path=published, max_steps=101)).run()
+    assert checkpoint.newest(out) == out / checkpoint.file_name(101)
+    with pytest.raises(UserError, match="101 steps are done already"):
+        trainer(expert_config(clips, out, max_steps=101)).run()
+
+
+def test_evaluation_gives_the_same_number_twice(
+    clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    run = trainer(generator_config(clips, tmp_path / "out", expert_file))
+    before = {k: v.clone() for k, v in run.task.trained[""].network.state_dict().items()}
+    first = run.evaluate()
+    torch.rand(10)
+    assert run.evaluate() == first
+    after = run.task.trained[""].network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    other_seed = trainer(generator_config(clips, tmp_path / "o", expert_file, seed=5))
+    other_seed.task.trained[""].network.load_state_dict(before)
+    assert other_seed.evaluate() == first
+
+
+def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
+    sampler = training.WindowSampler(run.val_clips, training.EVAL_SEED)
+    items = [run.task.recipe.load(sampler.window_of_each(n)) for n in range(4)]  # 3, in whole twos
+    network = run.task.trained[""].network.eval()
+    losses = []
+    for item in items:
+        faces = item["faces"].double().permute(0, 3, 1, 2).reshape(1, 15, 48, 96) / 255
+        speech, face = network(item["mel"][None], faces.float())
+        cosine = (speech * face).sum().double()
+        right = cosine if item["label"] else 1 - cosine
+        losses.append(float(-torch.log(right)))
+    assert run.evaluate()["loss"] == pytest.approx(sum(losses) / 4, abs=1e-5)
+
+
+def test_the_gate_opens_once_and_is_remembered(
+    clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    for disc, weight in ((False, 0.01), (True, 0.03)):
+        out = tmp_path / f"out{disc}"
+        config = generator_config(clips, out, expert_file, disc=disc)
+        run = trainer(config)
+        assert "closed" in run.task.status()
+        assert "0.812" in run.task.conclude({"sync": 0.812})
+        assert run.task.sync_weight == 0
+        assert f"weight {weight}" in run.task.conclude({"sync": 0.749})
+        run.task.conclude({"sync": 2.0})
+        assert run.task.sync_weight == weight
+        run.step = 1
+        run.save()
+        assert trainer(config).task.sync_weight == weight
+
+
+def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = generator_config(
+        clips, out, expert_file, max_steps=4, eval_interval=2, log_interval=1, checkpoint_interval=3
+    )
+    trainer(config).run()
+    assert {path.name for path in out.iterdir()} == {
+        *(checkpoint.file_name(step) for step in (1, 3, 4)),
+        *(f"samples_step{step:09d}.png" for step in (2, 4)),
+        "metrics.jsonl",
+        "curves.png",
+    }
+    sheet = cv2.imread(str(out / "samples_step000000002.png"))
+    assert sheet.shape == (
+        18 + 2 * 96,
+        4 * 96,
+        3,
+    )  # two windows; reference, masked, generated, target
+    reference, masked, _, target = (sheet[18:114, 96 * n : 96 * (n + 1)] for n in range(4))
+    assert not masked[48:].any()
+    assert (masked[:48] == target[:48]).all()
+    assert (reference != target).any()
+    curves = MetricsFile(out).read()
+    assert sorted(curves["l1", "train"]) == [1, 2, 3, 4]
+    assert sorted(curves["sync", "eval"]) == [2, 4]
+    assert cv2.imread(str(out / "curves.png")).std() > 5
+
+
+def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path) -> None:
+    config = expert_config(clips, tmp_path / "out", max_steps=50, num_workers=1)
+    run = trainer(config)
+    for path in (clips / "a").glob("*.jpg"):
+        path.write_text("no image")
+    run.step, run.items = 3, 6
+    with pytest.raises(UserError, match=r"\d+\.jpg: cannot be read") as caught:
+        run.run()
+    assert "\n" not in str(caught.value)
+    assert checkpoint.newest(tmp_path / "out") is not None
+
+
+def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_path: Path) -> None:
+    for mode in ("eval", "train"):
+        config = generator_config(clips, tmp_path / mode, expert_file, expert_mode=mode)
+        run = trainer(config)
+        run.task.sync_weight = 0.5
+        before = {key: value.clone() for key, value in run.task.expert.state_dict().items()}
+        run.task.set_training(True)
+        run.task.step(next(iter(run._train_batches())))
+        changed = {
+            key.rpartition(".")[2]
+            for key, value in run.task.expert.state_dict().items()
+            if not torch.equal(value, before[key])
+        }
+        statistics = {"running_mean", "running_var", "num_batches_tracked"}
+        assert changed == (statistics if mode == "train" else set())
+
+
+def test_discriminator_and_generator_learn_from_their_own_losses_only(
+    clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    run = trainer(generator_config(clips, tmp_path / "out", expert_file, disc=True))
+    run.task.set_training(True)
+    batch = next(iter(run._train_batches()))
+    drawn, target = run.task._generate(batch)
+    network = run.task.discriminator
+    real, fake = run.task._tell_apart(drawn.detach(), target)
+    expected = torch.autograd.grad(real + fake, list(network.parameters()))
+    run.task.step(batch)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_saves_and_continues(
+    number: signal.Signals, clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [
+        *(sys.executable, "-m", "wav2lip_npu", "train-syncnet", "--device", "cpu"),
+        *("--data-root", str(clips), "--filelists", str(clips.parent / "lists")),
+        *("--checkpoint_dir", str(out), "--batch_size=2", "--num_workers", "1"),
+        *("--log_interval", "1"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / checkpoint.file_name(1)).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "the same command continues" in told
+    assert "Traceback" not in told
+    last = checkpoint.read(checkpoint.newest(out))
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert last.global_step == max(steps)
+    assert last.extra["items"] == 2 * last.global_step
+
+
+def test_precision_auto_trains(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path / "out", precision="bf16", max_steps=2))
+    assert run.place.dtype is torch.bfloat16
+    run.run()
+    state = checkpoint.read(checkpoint.newest(tmp_path / "out")).state_dict
+    assert all(
+        v.dtype in (torch.float32, torch.int64) and v.isfinite().all() for v in state.values()
+    )
+    assert device.Device.open("cpu", "auto").dtype in (None, torch.bfloat16)

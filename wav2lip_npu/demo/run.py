@@ -1,0 +1,158 @@
+"""The demo: a talking-head set made from nothing, and the four commands run on it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import soxr
+
+from wav2lip_npu import checkpoint, video
+from wav2lip_npu.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.config import DemoConfig
+from wav2lip_npu.demo.speech import Speech, mouth_track, speak
+from wav2lip_npu.demo.talking_head import portraits, render
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.metrics import CURVES, MetricsFile
+from wav2lip_npu.preprocess import REPORT
+from wav2lip_npu.windows import FPS
+
+SENTENCES = (
+    "Bob may bring a map of the bay before we move.",
+    "Please pass the purple paper to my mother.",
+    "The boat was far away from the open water.",
+    "Nobody saw the bright lamp on top of the mast.",
+    "We have five warm apples and a bowl of plums.",
+    "Who knew that blue moons move so slowly?",
+    "My father plays the piano in an empty room.",
+    "A big brown bear may be asleep in that barn.",
+    "Every morning we walk along the old harbour.",
+    "Would you give Emma the box above the shelf?",
+    "People from the village buy bread at seven.",
+    "Tomorrow we may visit the opera with Pamela.",
+)
+VOICES = ("en-us", "en-us+f3", "en-gb-scotland", "en-us+m3")
+NEW_SENTENCE = "Hello. My lips move with a voice that was never recorded with this face."
+TO_LOOK_AT = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
+VALIDATION_CLIPS = 2  # of those of the set, the last
+
+
+def run_demo(config: DemoConfig) -> None:
+    """Make the data set, run preprocess, both trainings and infer on it, and sum up.
+
+    Raises:
+        UserError: a package is missing, or one of the commands failed.
+    """
+    started = time.monotonic()
+    out = config.outdir
+    data, cut, lists = out / "videos", out / "preprocessed", out / "filelists"
+    expert, generator = out / "expert", out / "generator"
+    for folder in (data, cut, lists, expert, generator):  # of an earlier demo
+        shutil.rmtree(folder, ignore_errors=True)
+    _say(f"A talking-head set of {config.clips} clips in {data}")
+    make_videos(data / "main", config.clips)
+    make_filelists(lists, config.clips)
+    speech = out / "new_speech.wav"
+    _write_speech(speech, speak(NEW_SENTENCE, voice=VOICES[0]))
+
+    _run("preprocess", data_root=data, preprocessed_root=cut, device=config.device)
+    common = {
+        "data_root": cut / "main", "filelists": lists, "device": config.device, "log_interval": 10,
+    }  # fmt: skip
+    _run(
+        "train-syncnet", checkpoint_dir=expert, batch_size=16, max_steps=config.expert_steps,
+        eval_interval=max(1, config.expert_steps // 3), **common,
+    )  # fmt: skip
+    _run(
+        "train", checkpoint_dir=generator, syncnet_checkpoint_path=checkpoint.newest(expert),
+        batch_size=2, max_steps=config.generator_steps, learning_rate=5e-4, eval_windows=4,
+        eval_interval=max(1, config.generator_steps // 3), **common,
+    )  # fmt: skip
+    face = data / "main" / f"{config.clips:05d}.mp4"  # a clip that was not trained on
+    result = out / "lip_synced.mp4"
+    _run(
+        "infer", checkpoint_path=checkpoint.newest(generator), face=face, audio=speech,
+        outfile=result, device=config.device,
+    )  # fmt: skip
+
+    shutil.copy(expert / CURVES, out / "curves_expert.png")
+    shutil.copy(generator / CURVES, out / "curves_generator.png")
+    shutil.copy(max(generator.glob("samples_step*.png")), out / "contact_sheet.png")
+    summarize(out, seconds=time.monotonic() - started)
+
+
+def make_videos(folder: Path, clips: int) -> None:
+    """Write talking heads, ``00001.mp4`` …: each portrait says each sentence in its turn."""
+    sitters = portraits()
+    for number in range(1, clips + 1):
+        sitter = sitters[number % len(sitters)]
+        voice = VOICES[number % len(VOICES)]
+        speech = speak(SENTENCES[number % len(SENTENCES)], voice=voice, words_per_minute=140)
+        sound = folder / f"{number:05d}.wav"
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_speech(sound, speech)
+        with video.VideoWriter(sound.with_suffix(".mp4"), fps=FPS, audio=sound) as writer:
+            for image in render(sitter, mouth_track(speech, FPS), seed=number, fps=FPS):
+                writer.write(image)
+        sound.unlink()
+
+
+def make_filelists(folder: Path, clips: int) -> None:
+    """Write ``train.txt`` and ``val.txt``, in the guide's form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:05d}" for number in range(1, clips + 1)]
+    for name, part in {
+        "train": names[:-VALIDATION_CLIPS],
+        "val": names[-VALIDATION_CLIPS:],
+    }.items():
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+
+
+def _write_speech(path: Path, speech: Speech) -> None:
+    samples = soxr.resample(speech.samples, speech.sample_rate, SAMPLE_RATE)
+    write_wav(path, samples)
+
+
+def _say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _run(command: str, **options: object) -> None:
+    """Run a command as a user would, its line and its output on the screen."""
+    words = [command]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)]
+    print(f"\n$ wav2lip-npu {shlex.join(words)}", flush=True)
+    code = subprocess.run([sys.executable, "-m", "wav2lip_npu", *words], check=False).returncode
+    if code:
+        raise UserError(f"demo: wav2lip-npu {command} ended with exit code {code}, see above")
+
+
+def summarize(out: Path, *, seconds: float) -> None:
+    """Print five lines of what a demo left in its folder."""
+    lines = (out / "preprocessed" / REPORT).read_text(encoding="utf-8").splitlines()
+    reports = [json.loads(line) for line in lines]
+    frames, faces = (sum(report[key] for report in reports) for key in ("frames", "faces"))
+    judged = MetricsFile(out / "expert").read()["loss", "eval"]
+    generator = MetricsFile(out / "generator").read()
+    l1, sync = generator["l1", "eval"], generator["sync", "eval"]
+    first, last = min(l1), max(l1)
+    result = out / "lip_synced.mp4"
+    pictures = sum(1 for _ in video.read_frames(result))
+    _say(f"Done in {seconds:.0f} s")
+    print(f"data       {len(reports)} clips, {frames} frames, {faces} with a face")
+    print(
+        f"expert     evaluation loss {judged[min(judged)]:.3f} → {judged[max(judged)]:.3f} after "
+        f"{max(judged)} steps (0.693 is chance)"
+    )
+    print(
+        f"generator  evaluation L1 {l1[first]:.3f} → {l1[last]:.3f} after {last} steps, sync loss "
+        f"{sync[last]:.2f}"
+    )
+    print(f"video      {result}: {pictures} frames, {pictures / FPS:.2f} s, H.264 and AAC")
+    print(f"to look at {', '.join(str(out / name) for name in TO_LOOK_AT)}")
