@@ -43,17 +43,19 @@ def test_windows_keep_clear_of_gaps_and_of_the_ends(tmp_path: Path) -> None:
 
 def test_unusable_clips_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_clip(tmp_path / "good")
+    make_clip(tmp_path / "a space")
     make_clip(tmp_path / "short", frames=15)
     make_clip(tmp_path / "mute")
     (tmp_path / "mute" / "audio.wav").unlink()
     make_clip(tmp_path / "holes", missing=tuple(range(4, 25, 5)), frames=25)
     make_clip(tmp_path / "broken")
     (tmp_path / "broken" / "audio.wav").write_text("no sound")
-    names = ["good", "absent", "short", "mute", "holes", "broken"]
+    names = ["good", "a space", "absent", "short", "mute", "holes", "broken"]
     (tmp_path / "list.txt").write_text("".join(f"{name} NF\n" for name in names) + "\n")
+    (tmp_path / "a space").rename(tmp_path / "a space NF")
     with caplog.at_level(logging.WARNING):
         clips = read_clips(tmp_path, tmp_path / "list.txt", EXPERT.mel_rows)
-    assert [clip.folder.name for clip in clips] == ["good"]
+    assert [clip.folder.name for clip in clips] == ["good", "a space NF"]
     told = [record.getMessage() for record in caplog.records]
     for name, reason in {
         "absent": "no such folder",

@@ -142,9 +142,10 @@ def test_two_runs_with_the_real_detector(
     assert {json.loads(line)["clip"] for line in lines} == set(reports)
 
     write_video(root / "main" / "00002.mp4", [face] * 4, audio=sound)
+    (out / module.REPORT).write_text("")  # as an interrupted run may leave it
     before = (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns
     again = {report.clip: report for report in preprocess(config)}
-    assert again["main/00001"] == reports["main/00001"]
+    assert again["main/00001"].faces == reports["main/00001"].faces
     assert again["main/00002"].faces == 4
     assert (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns == before
 

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
         print(f"{prog}: error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command continues", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -46,6 +46,15 @@ class _Options:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _NetworkOptions(_Options):
+    precision: str = option(
+        "arithmetic of the networks; auto: the fastest that the device does natively",
+        "auto",
+        choices=device.PRECISIONS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class _DetectorOptions(_Options):
     detector: str = option(
         "face detector; auto takes S3FD where its weights are, else CenterFace",
@@ -75,7 +84,7 @@ class PreprocessConfig(_DetectorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Options):
+class TrainConfig(_NetworkOptions):
     """What every training has in common."""
 
     data_root: Path = option("folder of the preprocessed clips; file lists are relative to it")
@@ -93,18 +102,13 @@ class TrainConfig(_Options):
     log_interval: int = option("steps between lines of the log", 50)
     num_workers: int = option("processes that read training data", min(16, device.usable_cores()))
     seed: int = option("seed of the weights and of the windows drawn", 0)
-    precision: str = option(
-        "arithmetic of the networks; auto: the fastest that the device does natively",
-        "auto",
-        choices=device.PRECISIONS,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least(
-            1, "batch_size", "max_steps", "eval_interval", "eval_windows", "checkpoint_interval"
+            *(1, "batch_size", "max_steps", "eval_interval", "eval_windows"),
+            *("checkpoint_interval", "log_interval"),
         )
-        self._at_least(1, "log_interval")
         self._at_least(0, "num_workers", "seed")
         if not self.learning_rate > 0:
             raise UserError(f"--learning_rate {self.learning_rate}: must be above 0")
@@ -142,7 +146,7 @@ class GeneratorConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferConfig(_DetectorOptions):
+class InferConfig(_DetectorOptions, _NetworkOptions):
     """Lip-sync a video or a still image to speech."""
 
     checkpoint_path: Path = option("checkpoint of the generator")
@@ -172,11 +176,6 @@ class InferConfig(_DetectorOptions):
         "a frame without a face: pass it through untouched, hold the last box, or stop",
         "pass",
         choices=NO_FACE_POLICIES,
-    )
-    precision: str = option(
-        "arithmetic of the networks; auto: the fastest that the device does natively",
-        "auto",
-        choices=device.PRECISIONS,
     )
 
     def __post_init__(self) -> None:

@@ -80,7 +80,8 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
 
     Args:
         data_root: what the list's lines are relative to.
-        filelist: a clip's folder a line; what follows a space is ignored, as in LRS2's lists.
+        filelist: a clip's folder a line; where there is none of that name, what follows a space
+            is ignored, as LRS2's lists need it.
         mel_rows: the speech that a target must have.
 
     Raises:
@@ -91,7 +92,7 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
             f"{filelist}: no such file; list there a clip's folder a line, relative to --data_root"
         )
     lines = filelist.read_text(encoding="utf-8").splitlines()
-    folders = [data_root / line.split()[0] for line in lines if line.strip()]
+    folders = [_folder(data_root, line.strip()) for line in lines if line.strip()]
 
     def read(folder: Path) -> Clip | UserError:
         try:
@@ -111,6 +112,11 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
         log.warning("left out: %s", error)
     log.info("%s: %d clips, %d left out", filelist, len(clips), len(rejected))
     return clips
+
+
+def _folder(data_root: Path, line: str) -> Path:
+    whole = data_root / line
+    return whole if whole.is_dir() else data_root / line.split()[0]
 
 
 def _read_clip(folder: Path, mel_rows: MelRows) -> Clip:

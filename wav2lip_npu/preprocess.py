@@ -56,11 +56,13 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     sources = find_videos(config.data_root)
     report_path = config.preprocessed_root / REPORT
     reports = _read_reports(report_path)
-    todo = {
-        clip: path
-        for clip, path in sources.items()
-        if not (config.preprocessed_root / clip / AUDIO).is_file()
-    }
+    todo: dict[str, Path] = {}
+    for clip, path in sources.items():
+        folder = config.preprocessed_root / clip
+        if not (folder / AUDIO).is_file():  # written last
+            todo[clip] = path
+        elif clip not in reports or reports[clip].rejected is not None:
+            reports[clip] = _describe(folder, clip)
     log.info("%d videos, %d of them cut already", len(sources), len(sources) - len(todo))
     if todo:
         workers = _choose_workers(config)
@@ -192,6 +194,12 @@ def _open_detector(config: PreprocessConfig, *, card: int = 0) -> face_detection
     return face_detection.open_detector(
         config.detector, device=place.torch_device, s3fd_weights=config.s3fd
     )
+
+
+def _describe(folder: Path, clip: str) -> ClipReport:
+    """The report of a clip that an interrupted run, or another program, has left without one."""
+    numbers = [int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal()]
+    return ClipReport(clip=clip, frames=max(numbers, default=-1) + 1, faces=len(numbers))
 
 
 def _read_reports(path: Path) -> dict[str, ClipReport]:

@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -89,7 +90,7 @@ class Trainer:
         if status := self.task.status():
             log.info(status)
         bar = tqdm(initial=self.step, total=config.max_steps, unit="step", disable=None)
-        with logging_redirect_tqdm(), bar, StopSignal() as stop:
+        with logging_redirect_tqdm(), bar, stop_signals() as stop:
             self.logged_at, self.logged_step = time.monotonic(), self.step
             self.task.set_training(True)
             for batch in self._train_batches():
@@ -97,7 +98,7 @@ class Trainer:
                 self.step += 1
                 self.items += config.batch_size
                 bar.update()
-                last = self.step == config.max_steps or stop.requested
+                last = self.step == config.max_steps or stop.is_set()
                 if last or self.step % config.log_interval == 0:
                     self._log_progress()
                 if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
@@ -106,7 +107,8 @@ class Trainer:
                     self.evaluate()
                 if last:
                     break
-        if stop.requested:
+        if stop.is_set():
+            log.info("stopped at step %d; the same command continues from there", self.step)
             raise KeyboardInterrupt
 
     def _train_batches(self) -> Iterator[Batch]:
@@ -215,34 +217,28 @@ class Trainer:
         return given or (beside if beside.is_file() else None)
 
 
-class StopSignal:
-    """Notes Ctrl-C and SIGTERM for the loop to see; a second one stops at once."""
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, for the loop to see; a second one stops at once."""
+    requested = threading.Event()
+    former: dict[int, Any] = {}
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    def give_back() -> None:
+        while former:
+            signal.signal(*former.popitem())
 
-    def __enter__(self) -> StopSignal:
-        self.requested = False
-        self._former: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in self.SIGNALS}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+    def note(number: int, frame: FrameType | None) -> None:
+        requested.set()
+        give_back()
         log.info("stopping after this step; once more stops at once, unsaved")
-        self._give_back()
 
-    def _give_back(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._give_back()
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows none
+        for number in (signal.SIGINT, signal.SIGTERM):
+            former[number] = signal.signal(number, note)
+    try:
+        yield requested
+    finally:
+        give_back()
 
 
 def _start_worker(number: int) -> None:
