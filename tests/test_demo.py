@@ -61,3 +61,12 @@ def test_the_summary_is_five_lines(demo: Path, capsys: pytest.CaptureFixture[str
     assert [line.split()[0] for line in lines[1:]] == [
         *("data", "expert", "generator", "video", "to"),
     ]
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    assert cli.main(["demo", "--outdir", str(tmp_path)]) == 2
+    assert "is not empty, and not an earlier demo" in capsys.readouterr().err
+    assert (tmp_path / "videos").is_dir()

@@ -145,6 +145,17 @@ def test_the_gate_opens_once_and_is_remembered(
         assert trainer(config).task.sync_weight == weight
 
 
+def test_a_gate_opened_at_the_last_step_is_saved(
+    clips: Path, expert_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.GeneratorTask, "gate", 1e9)
+    config = generator_config(clips, tmp_path / "out", expert_file, max_steps=1)
+    trainer(config).run()
+    saved = checkpoint.read(checkpoint.newest(tmp_path / "out"))
+    assert saved.extra["sync_weight"] == 0.01
+    assert saved.extra["last_sync"] == MetricsFile(tmp_path / "out").read()["sync", "eval"][1]
+
+
 def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = generator_config(

@@ -189,9 +189,7 @@ class InferConfig(_DetectorOptions, _NetworkOptions):
 class DemoConfig(_Options):
     """Make a small talking-head set and run everything on it."""
 
-    outdir: Path = option(
-        "folder to write to; what an earlier demo left there is replaced", Path("demo")
-    )
+    outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
     clips: int = option("talking heads in the set", 12)
     expert_steps: int = option("training steps of the expert", 60)
     generator_steps: int = option("training steps of the generator", 60)

@@ -101,10 +101,10 @@ class Trainer:
                 last = self.step == config.max_steps or stop.is_set()
                 if last or self.step % config.log_interval == 0:
                     self._log_progress()
+                if self.step == config.max_steps or self.step % config.eval_interval == 0:
+                    self.evaluate()  # may open a gate, which the checkpoint must know
                 if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
                     self.save()
-                if self.step == config.max_steps or self.step % config.eval_interval == 0:
-                    self.evaluate()
                 if last:
                     break
         if stop.is_set():

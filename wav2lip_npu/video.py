@@ -14,6 +14,7 @@ import av.container
 import cv2
 import numpy as np
 
+from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import open_media
 
@@ -25,9 +26,6 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
-
-
-Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

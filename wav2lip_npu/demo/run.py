@@ -39,6 +39,9 @@ SENTENCES = (
 VOICES = ("en-us", "en-us+f3", "en-gb-scotland", "en-us+m3")
 NEW_SENTENCE = "Hello. My lips move with a voice that was never recorded with this face."
 TO_LOOK_AT = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
+MARKER = ".wav2lip-npu-demo"  # tells a demo's folder from any other
+RESULT = "lip_synced.mp4"
+EVALUATIONS = 3  # of each training
 VALIDATION_CLIPS = 2  # of those of the set, the last
 
 
@@ -50,40 +53,62 @@ def run_demo(config: DemoConfig) -> None:
     """
     started = time.monotonic()
     out = config.outdir
+    _empty(out)
     data, cut, lists = out / "videos", out / "preprocessed", out / "filelists"
     expert, generator = out / "expert", out / "generator"
-    for folder in (data, cut, lists, expert, generator):  # of an earlier demo
-        shutil.rmtree(folder, ignore_errors=True)
     _say(f"A talking-head set of {config.clips} clips in {data}")
     make_videos(data / "main", config.clips)
     make_filelists(lists, config.clips)
     speech = out / "new_speech.wav"
     _write_speech(speech, speak(NEW_SENTENCE, voice=VOICES[0]))
 
-    _run("preprocess", data_root=data, preprocessed_root=cut, device=config.device)
-    common = {
-        "data_root": cut / "main", "filelists": lists, "device": config.device, "log_interval": 10,
-    }  # fmt: skip
+    where = {"device": config.device}
+    clips = {"data_root": cut / "main", "filelists": lists, "log_interval": 10, **where}
+    _run("preprocess", data_root=data, preprocessed_root=cut, **where)
     _run(
-        "train-syncnet", checkpoint_dir=expert, batch_size=16, max_steps=config.expert_steps,
-        eval_interval=max(1, config.expert_steps // 3), **common,
-    )  # fmt: skip
+        "train-syncnet",
+        checkpoint_dir=expert,
+        batch_size=16,
+        max_steps=config.expert_steps,
+        eval_interval=-(-config.expert_steps // EVALUATIONS),
+        **clips,
+    )
     _run(
-        "train", checkpoint_dir=generator, syncnet_checkpoint_path=checkpoint.newest(expert),
-        batch_size=2, max_steps=config.generator_steps, learning_rate=5e-4, eval_windows=4,
-        eval_interval=max(1, config.generator_steps // 3), **common,
-    )  # fmt: skip
-    face = data / "main" / f"{config.clips:05d}.mp4"  # a clip that was not trained on
-    result = out / "lip_synced.mp4"
+        "train",
+        checkpoint_dir=generator,
+        syncnet_checkpoint_path=checkpoint.newest(expert),
+        batch_size=2,
+        learning_rate=5e-4,
+        max_steps=config.generator_steps,
+        eval_interval=-(-config.generator_steps // EVALUATIONS),
+        eval_windows=4,
+        **clips,
+    )
     _run(
-        "infer", checkpoint_path=checkpoint.newest(generator), face=face, audio=speech,
-        outfile=result, device=config.device,
-    )  # fmt: skip
-
-    shutil.copy(expert / CURVES, out / "curves_expert.png")
-    shutil.copy(generator / CURVES, out / "curves_generator.png")
+        "infer",
+        checkpoint_path=checkpoint.newest(generator),
+        face=data / "main" / f"{config.clips:05d}.mp4",  # one that was not trained on
+        audio=speech,
+        outfile=out / RESULT,
+        **where,
+    )
+    for folder in (expert, generator):
+        shutil.copy(folder / CURVES, out / f"curves_{folder.name}.png")
     shutil.copy(max(generator.glob("samples_step*.png")), out / "contact_sheet.png")
     summarize(out, seconds=time.monotonic() - started)
+
+
+def _empty(out: Path) -> None:
+    """Clear away an earlier demo, and nothing else.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise UserError(f"--outdir {out}: is not empty, and not an earlier demo; choose another")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARKER).touch()
 
 
 def make_videos(folder: Path, clips: int) -> None:
@@ -105,12 +130,9 @@ def make_videos(folder: Path, clips: int) -> None:
 def make_filelists(folder: Path, clips: int) -> None:
     """Write ``train.txt`` and ``val.txt``, in the guide's form."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:05d}" for number in range(1, clips + 1)]
-    for name, part in {
-        "train": names[:-VALIDATION_CLIPS],
-        "val": names[-VALIDATION_CLIPS:],
-    }.items():
-        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+    names = [f"{number:05d}\n" for number in range(1, clips + 1)]
+    (folder / "train.txt").write_text("".join(names[:-VALIDATION_CLIPS]), encoding="utf-8")
+    (folder / "val.txt").write_text("".join(names[-VALIDATION_CLIPS:]), encoding="utf-8")
 
 
 def _write_speech(path: Path, speech: Speech) -> None:
@@ -142,7 +164,7 @@ def summarize(out: Path, *, seconds: float) -> None:
     generator = MetricsFile(out / "generator").read()
     l1, sync = generator["l1", "eval"], generator["sync", "eval"]
     first, last = min(l1), max(l1)
-    result = out / "lip_synced.mp4"
+    result = out / RESULT
     pictures = sum(1 for _ in video.read_frames(result))
     _say(f"Done in {seconds:.0f} s")
     print(f"data       {len(reports)} clips, {frames} frames, {faces} with a face")
