@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,11 +240,12 @@ def test_interrupted_training_saves_and_continues(
         *("--checkpoint_dir", str(out), "--batch_size=2", "--num_workers", "1"),
         *("--log_interval", "1"),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Signals go to the whole group, as a terminal's and a container's do.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not (out / checkpoint.file_name(1)).exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "the same command continues" in told

@@ -242,9 +242,9 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def _start_worker(number: int) -> None:
-    """A loader's process: one thread, and deaf to the Ctrl-C that the loop answers."""
+    """A loader's process: one thread, and deaf to signals to the group, which the loop answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 
