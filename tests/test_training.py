@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -63,7 +64,7 @@ def same(a: Path, b: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["expert", "generator", "adversarial"])
+@pytest.mark.parametrize("kind", ["expert", "adversarial"])  # the latter has all a generator has
 def test_resumed_training_equals_uninterrupted(
     kind: str, clips: Path, expert_file: Path, tmp_path: Path
 ) -> None:
@@ -73,15 +74,22 @@ def test_resumed_training_equals_uninterrupted(
         changes["disc"] = kind == "adversarial"
         return generator_config(clips, tmp_path / out, expert_file, **changes)
 
-    trainer(config("whole", max_steps=4)).run()
-    trainer(config("parts", max_steps=2)).run()
-    trainer(config("parts", max_steps=4, num_workers=2)).run()
+    trainer(config("whole", max_steps=2)).run()
+    trainer(config("parts", max_steps=1)).run()
+    trainer(config("parts", max_steps=2, num_workers=2)).run()
     prefixes = ["", "disc_"] if kind == "adversarial" else [""]
     for prefix in prefixes:
-        name = prefix + checkpoint.file_name(4)
+        name = prefix + checkpoint.file_name(2)
         assert same(tmp_path / "whole" / name, tmp_path / "parts" / name)
         names = sorted(path.name for path in (tmp_path / "parts").glob(f"{prefix}checkpoint*"))
-        assert names == [prefix + checkpoint.file_name(step) for step in (1, 2, 4)]
+        assert names == [prefix + checkpoint.file_name(step) for step in (1, 2)]
+
+
+def test_loaders_start_though_threads_are_running(clips: Path, tmp_path: Path) -> None:
+    """A forked loader would wait for OpenCV's threads, which a fork does not have."""
+    cv2.setNumThreads(2)
+    cv2.resize(cv2.cvtColor(np.zeros((999, 999, 3), np.uint8), cv2.COLOR_BGR2GRAY), (2000, 2000))
+    trainer(expert_config(clips, tmp_path / "out", max_steps=1, num_workers=1)).run()
 
 
 def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) ->
         speech, face = network(item["mel"][None], faces.float())
         cosine = (speech * face).sum().double()
         right = cosine if item["label"] else 1 - cosine
-        losses.append(float(-torch.log(right)))
+        losses.append(-torch.log(right).item())
     assert run.evaluate()["loss"] == pytest.approx(sum(losses) / 4, abs=1e-5)
 
 
@@ -159,13 +167,11 @@ def test_a_gate_opened_at_the_last_step_is_saved(
 
 def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    config = generator_config(
-        clips, out, expert_file, max_steps=4, eval_interval=2, log_interval=1, checkpoint_interval=3
-    )
+    config = generator_config(clips, out, expert_file, max_steps=2, eval_interval=1, log_interval=1)
     trainer(config).run()
     assert {path.name for path in out.iterdir()} == {
-        *(checkpoint.file_name(step) for step in (1, 3, 4)),
-        *(f"samples_step{step:09d}.png" for step in (2, 4)),
+        *(checkpoint.file_name(step) for step in (1, 2)),
+        *(f"samples_step{step:09d}.png" for step in (1, 2)),
         "metrics.jsonl",
         "curves.png",
     }
@@ -180,8 +186,8 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
     assert (masked[:48] == target[:48]).all()
     assert (reference != target).any()
     curves = MetricsFile(out).read()
-    assert sorted(curves["l1", "train"]) == [1, 2, 3, 4]
-    assert sorted(curves["sync", "eval"]) == [2, 4]
+    assert sorted(curves["l1", "train"]) == [1, 2]
+    assert sorted(curves["sync", "eval"]) == [1, 2]
     assert cv2.imread(str(out / "curves.png")).std() > 5
 
 

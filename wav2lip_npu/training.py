@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -134,6 +136,7 @@ class Trainer:
             pin_memory=self.place.pins_memory,
             drop_last=True,
             worker_init_fn=_start_worker,
+            multiprocessing_context=_clean_processes() if self.config.num_workers else None,
         )
 
     def _log_progress(self) -> None:
@@ -239,6 +242,19 @@ def stop_signals() -> Iterator[threading.Event]:
         yield requested
     finally:
         give_back()
+
+
+def _clean_processes() -> BaseContext:
+    """How loader processes are started: forked from a process that has done nothing yet.
+
+    A fork of this one would inherit an open accelerator, and the locks of threads (OpenCV's, the
+    decoders') that do not exist in it, which it then waits for.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["wav2lip_npu.data"])  # imports torch once, not in each
+    return context
 
 
 def _start_worker(number: int) -> None:
