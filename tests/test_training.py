@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from formula import fill
 
 from wav2lip_npu import checkpoint, device, tasks, training
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import MetricsFile
-from wav2lip_npu.models import SyncExpert
+from wav2lip_npu.models import QualityDiscriminator, SyncExpert
 
 SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
 
@@ -102,8 +103,32 @@ def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_p
     out = tmp_path / "out"
     trainer(expert_config(clips, out, checkpoint_path=published, max_steps=101)).run()
     assert checkpoint.newest(out) == out / checkpoint.file_name(101)
+    # The same command goes on from what it has done, not from where it began …
+    run = trainer(expert_config(clips, out, checkpoint_path=published))
+    assert run.step == 101
+    # … unless a step of its own is asked for.
+    (out / checkpoint.file_name(102)).write_bytes((out / checkpoint.file_name(101)).read_bytes())
+    own = out / checkpoint.file_name(101)
+    assert trainer(expert_config(clips, out, checkpoint_path=own)).step == 101
+    (out / checkpoint.file_name(102)).unlink()
     with pytest.raises(UserError, match="101 steps are done already"):
         trainer(expert_config(clips, out, max_steps=101)).run()
+
+
+def test_a_discriminator_is_started_from_its_own_file(
+    clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    network = fill(QualityDiscriminator())
+    path = tmp_path / "disc.pth"
+    optimizer = torch.optim.Adam(network.parameters())
+    checkpoint.save(path, network, optimizer, step=5, epoch=0, extra={})
+    config = generator_config(
+        clips, tmp_path / "out", expert_file, disc=True, disc_checkpoint_path=path
+    )
+    run = trainer(config)
+    assert run.step == 0
+    state = run.task.discriminator.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
 
 
 def test_evaluation_gives_the_same_number_twice(

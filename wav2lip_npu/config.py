@@ -90,7 +90,9 @@ class TrainConfig(_NetworkOptions):
     data_root: Path = option("folder of the preprocessed clips; file lists are relative to it")
     checkpoint_dir: Path = option("folder for checkpoints, metrics and samples")
     checkpoint_path: Path | None = option(
-        "checkpoint to continue from (default: the newest in --checkpoint_dir, if any)", None
+        "checkpoint to start from; once --checkpoint_dir has some, the newest there is continued, "
+        "or the one named here if it is there",
+        None,
     )
     filelists: Path = option("folder of train.txt and val.txt", Path("filelists"))
     batch_size: int = option("items a step", 16)
@@ -131,7 +133,8 @@ class GeneratorConfig(TrainConfig):
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 1)
     disc: bool = option("train with the visual quality discriminator", False)
     disc_checkpoint_path: Path | None = option(
-        "checkpoint of the discriminator (default: the one beside the generator's, if any)", None
+        "checkpoint of the discriminator to start from (default: the one beside the generator's)",
+        None,
     )
     expert_mode: str = option(
         "mode of the frozen expert; train is the original's, whose sync loss depends on the batch",

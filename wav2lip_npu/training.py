@@ -191,33 +191,43 @@ class Trainer:
         self.saved_step = self.step
 
     def _resume(self) -> None:
-        """Load networks, optimisers and position from the configured or the newest checkpoint."""
-        config = self.config
-        path = config.checkpoint_path or checkpoint.newest(config.checkpoint_dir)
-        if path is None:
-            log.info("no checkpoint: training starts from random weights, seed %d", config.seed)
-            return
+        """Load networks, optimisers and position from where the options say, or start afresh."""
+        main = self._main_checkpoint()
         for prefix, trained in self.task.trained.items():
-            source = self._checkpoint_of(prefix, path)
+            source = self._checkpoint_of(prefix, main)
             if source is None:
-                log.info("no %s* beside %s: that network starts from random weights", prefix, path)
+                log.info("%s: random weights", type(trained.network).__name__)
                 continue
             loaded = checkpoint.read(source)
             checkpoint.load_network(trained.network, loaded)
             checkpoint.load_optimizer(trained.optimizer, loaded)
             if not prefix:
                 self.step = loaded.global_step
-                self.items = loaded.extra.get("items", self.step * config.batch_size)
+                self.items = loaded.extra.get("items", self.step * self.config.batch_size)
                 self.task.restore(loaded.extra)
-            log.info("continues from %s, step %d", source, loaded.global_step)
+            name = type(trained.network).__name__
+            log.info("%s: continues from %s, step %d", name, source, loaded.global_step)
 
-    def _checkpoint_of(self, prefix: str, path: Path) -> Path | None:
-        """The file of the network with this prefix, beside the main one unless configured."""
+    def _main_checkpoint(self) -> Path | None:
+        """The newest of our own, so that the same command continues; else the one to start from.
+
+        One of our own that is asked for by name is taken whether newest or not.
+        """
+        given, newest = self.config.checkpoint_path, checkpoint.newest(self.config.checkpoint_dir)
+        return given if newest is None or (given and self._is_ours(given)) else newest
+
+    def _checkpoint_of(self, prefix: str, main: Path | None) -> Path | None:
+        """The file of the network with this prefix: beside the main one of ours, or as given."""
         if not prefix:
-            return path
-        given = getattr(self.config, f"{prefix}checkpoint_path")
-        beside = path.with_name(prefix + path.name)
-        return given or (beside if beside.is_file() else None)
+            return main
+        given: Path | None = getattr(self.config, f"{prefix}checkpoint_path")
+        beside = main and main.with_name(prefix + main.name)
+        if beside is None or not beside.is_file():
+            return given
+        return beside if given is None or self._is_ours(beside) else given
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.resolve().parent == self.config.checkpoint_dir.resolve()
 
 
 @contextmanager
