@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,12 @@ from skimage import data as pictures
 
 from wav2lip_npu.audio import SAMPLE_RATE, write_wav
 from wav2lip_npu.video import VideoWriter
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests write gigabytes of checkpoints that nobody keeps."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")
