@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -69,15 +69,15 @@ def test_expert_steps(tmp_path: Path) -> None:
         assert norm(task.expert) == pytest.approx(norm_after, abs=1e-3)
 
 
-# The first step agrees to rounding. From the second on Adam has turned the rounding of tiny
-# gradients into whole steps: with one thread instead of two, the original's own sync loss moves by
-# 3e-4 (and, judged in train mode by the statistics of a batch of two, by 0.05); so may ours.
+# The first step agrees to rounding (blown up by the statistics of a batch of two, in train mode).
+# From the second on Adam has turned the rounding of tiny gradients into whole steps: with one
+# thread instead of two, the original's own sync loss moves by 3e-4 (train mode: 0.05); so may ours.
 @pytest.mark.usefixtures("float_images")
 @pytest.mark.parametrize(
     ("golden", "expert_mode", "first", "later", "later_sync", "norms_within"),
     [
         ("wav2lip_expert_eval", "eval", 1e-5, 1e-4, 2e-3, 1e-4),
-        ("wav2lip_expert_train", "train", 1e-3, 3e-3, 0.1, 1e-3),
+        ("wav2lip_expert_train", "train", 2e-3, 3e-3, 0.1, 1e-3),
         ("hq", "eval", 1e-5, 1e-4, 3e-3, 2e-4),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -44,7 +45,7 @@ def expert_file(tmp_path: Path) -> Path:
 def generator_config(
     clips: Path, out: Path, expert_file: Path, **changes: object
 ) -> GeneratorConfig:
-    common = dataclasses.asdict(expert_config(clips, out))
+    common = dataclasses.asdict(expert_config(clips, out, batch_size=1))
     return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
 
 
@@ -201,11 +202,7 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
         "curves.png",
     }
     sheet = cv2.imread(str(out / "samples_step000000002.png"))
-    assert sheet.shape == (
-        18 + 2 * 96,
-        4 * 96,
-        3,
-    )  # two windows; reference, masked, generated, target
+    assert sheet.shape == (18 + 96, 4 * 96, 3)  # a window: reference, masked, generated, target
     reference, masked, _, target = (sheet[18:114, 96 * n : 96 * (n + 1)] for n in range(4))
     assert not masked[48:].any()
     assert (masked[:48] == target[:48]).all()
@@ -226,11 +223,35 @@ def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path)
         run.run()
     assert "\n" not in str(caught.value)
     assert checkpoint.newest(tmp_path / "out") is not None
+    # The error still holds the loader: at exit Python ends its processes thus, and waits for them.
+    for process in multiprocessing.active_children():
+        process.terminate()
+        process.join(30)
+        assert process.exitcode is not None
+
+
+def test_a_loader_that_is_killed_loses_nothing(clips: Path, tmp_path: Path) -> None:
+    config = expert_config(clips, tmp_path / "out", max_steps=10**6, num_workers=1)
+    run = trainer(config)
+    step = run.task.step
+
+    def step_and_kill(batch: tasks.Batch) -> dict[str, torch.Tensor]:
+        if run.step == 2:
+            for process in multiprocessing.active_children():
+                process.kill()
+        return step(batch)
+
+    run.task.step = step_and_kill
+    with pytest.raises(UserError, match=r"loading failed .*(exited unexpectedly|killed by signal)"):
+        run.run()
+    assert checkpoint.read(checkpoint.newest(tmp_path / "out")).global_step == run.step >= 3
 
 
 def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_path: Path) -> None:
     for mode in ("eval", "train"):
-        config = generator_config(clips, tmp_path / mode, expert_file, expert_mode=mode)
+        config = generator_config(
+            clips, tmp_path / mode, expert_file, expert_mode=mode, batch_size=2
+        )
         run = trainer(config)
         run.task.sync_weight = 0.5
         before = {key: value.clone() for key, value in run.task.expert.state_dict().items()}

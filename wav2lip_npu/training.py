@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -119,9 +120,13 @@ class Trainer:
         dataset = WindowDataset(sampler.window, self.task.recipe.load)
         try:
             yield from self._load(dataset, Consecutive(self.items))
-        except UserError as error:
+        except (UserError, RuntimeError) as error:
             if self.step != self.saved_step:
                 self.save()
+            if not isinstance(error, UserError):
+                raise UserError(
+                    f"loading failed ({error}); with less memory: --num_workers 0"
+                ) from error
             # From a worker it comes with a traceback above the message.
             message = str(error).strip().splitlines()[-1]
             raise UserError(message.rpartition("UserError: ")[2]) from error
@@ -268,9 +273,14 @@ def _clean_processes() -> BaseContext:
 
 
 def _start_worker(number: int) -> None:
-    """A loader's process: one thread, and deaf to signals to the group, which the loop answers."""
+    """A loader's process: one thread, and out of reach of signals to the group.
+
+    Those are for the loop to answer. A signal to the process itself still ends it, which is how
+    Python clears away what is left at exit.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setsid"):
+        os.setsid()
     cv2.setNumThreads(1)
 
 
