@@ -17,6 +17,7 @@ from face_detection import FaceDetectionError
 from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
+    DoctorConfig,
     ExpertConfig,
     GeneratorConfig,
     InferConfig,
@@ -57,12 +58,18 @@ def _demo(config: DemoConfig) -> None:
     run_demo(config)
 
 
+def _doctor(config: DoctorConfig) -> int:
+    from wav2lip_npu.doctor import diagnose
+
+    return diagnose(config)
+
+
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its options, its work, and other names it answers to."""
+    """A subcommand: its options, its work (an exit code, if not 0), and other names."""
 
     config: type
-    run: Callable[[Any], None]
+    run: Callable[[Any], int | None]
     aliases: tuple[str, ...] = ()
 
 
@@ -73,6 +80,7 @@ COMMANDS = {
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "infer": Command(InferConfig, _infer),
     "demo": Command(DemoConfig, _demo),
+    "doctor": Command(DoctorConfig, _doctor),
 }
 
 
@@ -83,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     debug, command = options.pop("debug"), COMMANDS[options.pop("command")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        command.run(command.config(**options))
+        return command.run(command.config(**options)) or 0
     except (UserError, FaceDetectionError) as error:
         if debug:
             raise
@@ -92,7 +100,6 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def _with_underscores(word: str) -> str:

@@ -201,3 +201,19 @@ class DemoConfig(_Options):
         super().__post_init__()
         self._at_least(4, "clips")
         self._at_least(1, "expert_steps", "generator_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(_Options):
+    """Tell what this machine has, what it lacks, and what to do about it."""
+
+    device: str = option(
+        f"device that the exit code is about, 0 if all that it needs is there: "
+        f"{', '.join(device.NAMES)}, or one card, as in NAME:1",
+        "auto",
+    )
+    s3fd: Path | None = option("S3FD's weight file (default: where preprocess looks)", None)
+    syncnet_checkpoint_path: Path | None = option(
+        "checkpoint of the lip-sync expert (default: checkpoints/lipsync_expert.pth)", None
+    )
+    json: bool = option("print JSON, for programs", False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NAMES = ("auto", "npu", "cuda", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
 
 Movable = TypeVar("Movable")
 
@@ -174,11 +175,19 @@ def _npu_problem() -> str | None:
 
     try:
         import torch_npu  # noqa: F401
-    except ModuleNotFoundError:
-        return "torch_npu is not installed"
-    except (ImportError, OSError) as error:
-        return f"torch_npu cannot be loaded: {error}; source CANN's set_env.sh"
+    except Exception as error:  # it raises plain ones for what CANN lacks
+        return _why_not_loaded(error)
     return None if torch.npu.is_available() else "torch_npu sees no card"  # type: ignore[attr-defined]
+
+
+def _why_not_loaded(error: Exception) -> str:
+    """What is missing when torch_npu cannot be imported, and what to do, in one line."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch_npu":
+        return "torch_npu is not installed"
+    text = " ".join(str(error).partition(". ")[0].split())  # advice of its own may follow
+    if re.search(r"lib(?!ascend_hal)\w+\.so|ASCEND_\w+", text):
+        return f"CANN is missing or its environment is not set: {text}; source {SET_ENV}"
+    return f"torch_npu cannot be loaded: {text}"
 
 
 def _configure_npu(device: torch.device) -> None:
