@@ -15,6 +15,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck scripts/*.sh .ci/*
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
