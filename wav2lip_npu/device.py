@@ -17,7 +17,8 @@ from wav2lip_npu.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("auto", "npu", "cuda", "cpu")
+NPU, CUDA, CPU = "npu", "cuda", "cpu"
+NAMES = ("auto", NPU, CUDA, CPU)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
 
@@ -157,16 +158,29 @@ def _choose(name: str) -> tuple[str, str]:
     if kind in ("auto", "npu"):
         problem = _npu_problem()
         if problem is None:
-            return (name if kind == "npu" else "npu:0"), "NPU available"
+            return _numbered(name, "npu", torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
         missing.append(f"no NPU ({problem})")
     if kind in ("auto", "cuda"):
         if torch.cuda.is_available():
-            return (name if kind == "cuda" else "cuda:0"), torch.cuda.get_device_name(0)
+            card = _numbered(name, "cuda", torch.cuda.device_count())
+            return card, torch.cuda.get_device_name(card)
         reason = "" if torch.version.cuda else " (this torch is built without)"
         missing.append(f"no CUDA device{reason}")
     if kind in ("auto", "cpu"):
         return "cpu", "asked for" if kind == "cpu" else ", ".join(missing)
     raise UserError(f"--device {name}: {missing[0]}")
+
+
+def _numbered(name: str, kind: str, count: int) -> str:
+    """A card's name with its number, the first unless another is asked for.
+
+    Raises:
+        UserError: the machine has fewer cards.
+    """
+    number = int(name.partition(":")[2] or 0)
+    if number >= count:
+        raise UserError(f"--device {name}: the cards here are {kind}:0 to {kind}:{count - 1}")
+    return f"{kind}:{number}"
 
 
 def _npu_problem() -> str | None:

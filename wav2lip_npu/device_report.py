@@ -14,7 +14,16 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wav2lip_npu.device import NAMES, SET_ENV, Device, prepare_environment, usable_cores
+from wav2lip_npu.device import (
+    CPU,
+    CUDA,
+    NAMES,
+    NPU,
+    SET_ENV,
+    Device,
+    prepare_environment,
+    usable_cores,
+)
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.machine import (
     Finding,
@@ -91,11 +100,11 @@ def examine(machine: Machine, asked: str) -> DeviceReport:
     """
     attempts = attempt(machine, asked)
     kind = asked.partition(":")[0]
-    used = next((k for k in KINDS if attempts[k].works), "cpu") if kind == "auto" else kind
+    used = next((k for k in KINDS if attempts[k].works), CPU) if kind == "auto" else kind
     by_kind = {
-        "npu": check_npu(machine, attempts["npu"], asked=kind == "npu"),
-        "cuda": check_cuda(machine, attempts["cuda"], asked=kind == "cuda"),
-        "cpu": [check_cpu(attempts["cpu"])],
+        NPU: check_ascend(machine, attempts[NPU], asked=kind == NPU),
+        CUDA: check_nvidia(machine, attempts[CUDA], asked=kind == CUDA),
+        CPU: [check_cpu(attempts[CPU])],
     }
     findings = [replace(one, device=each) for each, found in by_kind.items() for one in found]
     return DeviceReport(used, [check_torch(attempts["torch"]), *findings])
@@ -184,25 +193,25 @@ def check_cpu(cpu: Attempt) -> Finding:
     return failed("CPU", cpu.detail, remedy_for(cpu.detail, "see to torch first"))
 
 
-def check_cuda(machine: Machine, cuda: Attempt, *, asked: bool) -> list[Finding]:
+def check_nvidia(machine: Machine, attempt: Attempt, *, asked: bool) -> list[Finding]:
     """Whether torch computes on a CUDA device, where there is one or one is asked for."""
-    if cuda.works:
-        return [ok("CUDA", cuda.detail)]
+    if attempt.works:
+        return [ok("CUDA", attempt.detail)]
     if asked or machine.has("/dev/nvidia0"):
         remedy = "install NVIDIA's driver, and a torch that is built with CUDA"
-        return [failed("CUDA", cuda.detail, remedy_for(cuda.detail, remedy))]
-    return [ok("CUDA", f"not used: {cuda.detail}")]
+        return [failed("CUDA", attempt.detail, remedy_for(attempt.detail, remedy))]
+    return [ok("CUDA", f"not used: {attempt.detail}")]
 
 
 # --- Ascend --------------------------------------------------------------------------------------
 
 
-def check_npu(machine: Machine, npu: Attempt, *, asked: bool) -> list[Finding]:
+def check_ascend(machine: Machine, attempt: Attempt, *, asked: bool) -> list[Finding]:
     """Everything about Ascend, where there is a sign of it or it is asked for."""
     cards = card_files(machine)
     home = cann_home(machine)
     extension = machine.version("torch_npu")
-    if not (asked or npu.works or cards or home or extension):
+    if not (asked or attempt.works or cards or home or extension):
         return [ok("NPU", "not used: no torch_npu, no CANN, no /dev/davinci*")]
     findings = [
         check_torch_npu(extension, machine.version("torch")),
@@ -211,13 +220,13 @@ def check_npu(machine: Machine, npu: Attempt, *, asked: bool) -> list[Finding]:
         check_card_files(machine, cards),
         *(check_mounts(machine) if machine.is_container else check_host(machine)),
     ]
-    if not npu.works:
-        remedy = _npu_remedy(npu.detail, "see to the lines above first")
-        return [*findings, failed("NPU", npu.detail, remedy)]
+    if not attempt.works:
+        remedy = _npu_remedy(attempt.detail, "see to the lines above first")
+        return [*findings, failed("NPU", attempt.detail, remedy)]
     for i, finding in enumerate(findings):
         if finding.status is Status.FAILED:  # odd, but not in the way
             findings[i] = replace(finding, status=Status.WARNING)
-    return [*findings, ok("NPU", npu.detail)]
+    return [*findings, ok("NPU", attempt.detail)]
 
 
 def _npu_remedy(problem: str, default: str) -> str:
@@ -358,7 +367,7 @@ def judge_cards(cards: list[Card]) -> Finding:
     full = [card for card in cards if card.memory_used > _HEALTHY_USE * card.memory]
     if full:
         which = ", ".join(f"{card} {card.memory_used} of {card.memory} MB" for card in full)
-        remedy = "another process has them: wait, or take another card, as in --device npu:1"
+        remedy = f"another process has them: wait, or take another card, as in --device {NPU}:1"
         return warning("cards", f"{detail}; memory in use: {which}", remedy)
     return ok("cards", f"{detail}, all OK")
 
