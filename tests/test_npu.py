@@ -11,6 +11,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from conftest import tone, write_video
 from formula import fill, golden_arrays
 from test_face_detection import s3fd_weights  # noqa: F401  a fixture
-from test_training import trainer
+from test_training import first_batch, trainer
 from torch import nn
 from torch.nn import functional as F
 
@@ -31,6 +32,7 @@ from wav2lip_npu.audio import write_wav
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.metrics import NOT_PLOTTED
 from wav2lip_npu.models import Generator, SyncExpert
 from wav2lip_npu.tasks import GeneratorTask
 from wav2lip_npu.training import Trainer
@@ -120,6 +122,9 @@ def assert_cpu_agrees(config: TrainConfig, out: Path) -> checkpoint.Checkpoint:
         found = checkpoint.read(out / (prefix + checkpoint.file_name(expected.step)))
         assert_equal(found.state_dict, dict(trained.network.state_dict()))
         assert_equal(found.optimizer, trained.optimizer.state_dict())
+        states = found.extra.pop("random")
+        assert set(states) == {"npu", "cpu"}
+        assert_equal(states["cpu"], torch.get_rng_state())
         assert_equal(found.extra, {"items": expected.items, **expected.task.state()})
     assert curves(out) == curves(config.checkpoint_dir)
     for sheet in config.checkpoint_dir.glob("samples*.png"):
@@ -130,7 +135,8 @@ def assert_cpu_agrees(config: TrainConfig, out: Path) -> checkpoint.Checkpoint:
 def curves(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        line.pop("items_per_second", None)
+        for name in NOT_PLOTTED:
+            line.pop(name, None)
     return lines
 
 
@@ -215,9 +221,9 @@ def test_the_npu_is_found_and_set_up() -> None:
 
 def test_batches_come_in_pinned_memory(clips: Path) -> None:
     run = trainer(ExpertConfig(**options(clips, device="npu", batch_size=2)))
-    batch = next(iter(run._train_batches()))
+    batch = next(run._train_batches(threading.Event()))
     assert all(part.is_pinned() for part in batch.values())
-    assert all(part.device.type == "npu" for part in run.place.put(batch).values())
+    assert all(part.device.type == "npu" for part in run.device.put(batch).values())
 
 
 @pytest.mark.usefixtures("like_an_npu")
@@ -227,7 +233,7 @@ def test_bf16(clips: Path) -> None:
     for device in ("npu", "cpu"):
         run = trainer(ExpertConfig(**options(clips, device=device, precision="bf16", batch_size=2)))
         run.task.set_training(True)
-        metrics = run.task.step(run.place.put(next(iter(run._train_batches()))))
+        metrics = run.task.step(first_batch(run))
         results.append((metrics, run.task.expert.state_dict()))
     assert_equal(*results)
 
@@ -284,6 +290,28 @@ def test_random_state_is_kept_and_given_back() -> None:
     torch.npu.set_rng_state(state)
     assert_equal(torch.rand(3, device="npu"), first)
     assert not torch.equal(torch.npu.get_rng_state(), state)
+
+
+def test_a_device_gives_back_its_random_numbers_and_the_cpus() -> None:
+    place = Device.open("npu:1")
+    place.synchronize()
+    states = place.random_state()
+    drawn = torch.rand(3, device="npu:1"), torch.rand(3)
+    assert not torch.equal(drawn[0].cpu(), torch.rand(3, device="npu:1").cpu())
+    place.set_random_state(states)
+    assert_equal((torch.rand(3, device="npu:1"), torch.rand(3)), drawn)
+    place.set_random_state({"cpu": states["cpu"]})  # of a run on a CPU
+    assert_equal(torch.rand(3), drawn[1])
+    Device.open("npu:0")
+
+
+def test_memory_is_counted() -> None:
+    place = Device.open("npu")
+    before = place.peak_memory()
+    kept = torch.zeros(before + 2**20, dtype=torch.uint8, device="npu")
+    assert place.peak_memory() >= before + 2**20
+    assert Device.open("cpu").peak_memory() is None
+    del kept
 
 
 # ----------------------------------------------------------------------------------- strictness

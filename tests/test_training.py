@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,11 +51,16 @@ def generator_config(
 
 
 def trainer(config: TrainConfig) -> training.Trainer:
-    place = training._prepare(config)
+    place = device.Device.open(config.device, config.precision)
+    device.seed(config.seed)
     if isinstance(config, ExpertConfig):
-        return training.Trainer(config, tasks.ExpertTask(config, place), place)
+        return training.Trainer(config, tasks.ExpertTask(config, place))
     kind = tasks.AdversarialTask if config.disc else tasks.GeneratorTask
-    return training.Trainer(config, kind(config, place), place)
+    return training.Trainer(config, kind(config, place))
+
+
+def first_batch(run: training.Trainer) -> tasks.Batch:
+    return run.device.put(next(run._train_batches(threading.Event())))
 
 
 def same(a: Path, b: Path) -> bool:
@@ -256,7 +262,7 @@ def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_pa
         run.task.sync_weight = 0.5
         before = {key: value.clone() for key, value in run.task.expert.state_dict().items()}
         run.task.set_training(True)
-        run.task.step(next(iter(run._train_batches())))
+        run.task.step(first_batch(run))
         changed = {
             key.rpartition(".")[2]
             for key, value in run.task.expert.state_dict().items()
@@ -271,7 +277,7 @@ def test_discriminator_and_generator_learn_from_their_own_losses_only(
 ) -> None:
     run = trainer(generator_config(clips, tmp_path / "out", expert_file, disc=True))
     run.task.set_training(True)
-    batch = next(iter(run._train_batches()))
+    batch = first_batch(run)
     drawn, target = run.task._generate(batch)
     network = run.task.discriminator
     real, fake = run.task._tell_apart(drawn.detach(), target)
@@ -310,7 +316,7 @@ def test_interrupted_training_saves_and_continues(
 
 def test_precision_auto_trains(clips: Path, tmp_path: Path) -> None:
     run = trainer(expert_config(clips, tmp_path / "out", precision="bf16", max_steps=2))
-    assert run.place.dtype is torch.bfloat16
+    assert run.device.dtype is torch.bfloat16
     run.run()
     state = checkpoint.read(checkpoint.newest(tmp_path / "out")).state_dict
     assert all(

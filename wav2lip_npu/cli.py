@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -90,6 +92,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     options = vars(_parser(prog).parse_args(words))
     debug, command = options.pop("debug"), COMMANDS[options.pop("command")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if threading.current_thread() is threading.main_thread():
+        # So that what is half done is cleared away; Python's own answer is to die on the spot.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return command.run(command.config(**options)) or 0
     except (UserError, FaceDetectionError) as error:

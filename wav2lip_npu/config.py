@@ -95,14 +95,17 @@ class TrainConfig(_NetworkOptions):
         None,
     )
     filelists: Path = option("folder of train.txt and val.txt", Path("filelists"))
-    batch_size: int = option("items a step", 16)
+    batch_size: int = option("items a step, of each process", 16)
     learning_rate: float = option("Adam's step size", 1e-4)
     max_steps: int | None = option("stop when this many steps have been done in all", None)
     eval_interval: int = option("steps between evaluations", 3000)
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 5)
     checkpoint_interval: int = option("steps between checkpoints", 3000)
     log_interval: int = option("steps between lines of the log", 50)
-    num_workers: int = option("processes that read training data", min(16, device.usable_cores()))
+    num_workers: int = option(
+        "processes that read training data",
+        min(16, max(1, device.usable_cores() // device.local_processes())),
+    )
     seed: int = option("seed of the weights and of the windows drawn", 0)
 
     def __post_init__(self) -> None:
@@ -120,7 +123,7 @@ class TrainConfig(_NetworkOptions):
 class ExpertConfig(TrainConfig):
     """Train the lip-sync expert (SyncNet)."""
 
-    batch_size: int = option("items a step", 64)
+    batch_size: int = option("items a step, of each process", 64)
     eval_interval: int = option("steps between evaluations", 10_000)
     checkpoint_interval: int = option("steps between checkpoints", 10_000)
 

@@ -259,11 +259,14 @@ class WindowDataset(Dataset[Item]):
 
 
 class Consecutive(Sampler[int]):
-    """The numbers from ``start`` up to ``stop``, or without end."""
+    """Every ``step``-th number from ``start`` up to ``stop``, or without end."""
 
-    def __init__(self, start: int, stop: int | None = None) -> None:
+    def __init__(self, start: int, stop: int | None = None, step: int = 1) -> None:
         self.start = start
         self.stop = stop
+        self.step = step
 
     def __iter__(self) -> Iterator[int]:
-        return iter(count(self.start) if self.stop is None else range(self.start, self.stop))
+        if self.stop is None:
+            return count(self.start, self.step)
+        return iter(range(self.start, self.stop, self.step))

@@ -91,7 +91,7 @@ class Device:
         enabled = self.dtype is torch.float16
         if hasattr(torch.amp, "GradScaler"):  # torch 2.3
             return torch.amp.GradScaler(self.torch_device.type, enabled=enabled)
-        module = torch.npu if self.torch_device.type == "npu" else torch.cuda  # type: ignore[attr-defined]
+        module = self._module or torch.cuda  # which does nothing where it is not enabled
         return module.amp.GradScaler(enabled=enabled)
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
@@ -107,13 +107,55 @@ class Device:
         """Move a batch here, without waiting for it."""
         return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
 
-    def card(self, number: int) -> Device:
-        """The same settings on another card of this kind; a CPU is one."""
+    def further(self, cards: int) -> Device:
+        """The same settings so many cards further on; a CPU is one."""
         import torch
 
-        if self.torch_device.type == "cpu":
+        if self.torch_device.type == CPU:
             return self
+        number = self.torch_device.index + cards
         return replace(self, torch_device=torch.device(self.torch_device.type, number))
+
+    @property
+    def backend(self) -> str:
+        """How processes exchange tensors: those of the device, and those of the CPU."""
+        library = {NPU: "hccl", CUDA: "nccl"}.get(self.torch_device.type)
+        return f"cpu:gloo,{self.torch_device.type}:{library}" if library else "gloo"
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+        if self._module:
+            self._module.synchronize(self.torch_device)
+
+    def peak_memory(self) -> int | None:
+        """The most bytes that tensors have had on this card so far; None on a CPU."""
+        return self._module.max_memory_allocated(self.torch_device) if self._module else None
+
+    def random_state(self) -> dict[str, torch.Tensor]:
+        """The state of the CPU's random numbers, and of this card's."""
+        import torch
+
+        states = {CPU: torch.get_rng_state()}
+        if self._module:
+            states[self.torch_device.type] = self._module.get_rng_state(self.torch_device)
+        return states
+
+    def set_random_state(self, states: dict[str, torch.Tensor]) -> None:
+        """Take up what ``random_state`` gave, as far as it is of this kind of device."""
+        import torch
+
+        if CPU in states:
+            torch.set_rng_state(states[CPU])
+        if self._module and self.torch_device.type in states:
+            self._module.set_rng_state(states[self.torch_device.type], self.torch_device)
+
+    @property
+    def _module(self) -> Any:
+        """Torch's module of an accelerator, such as ``torch.npu``; None for a CPU."""
+        import torch
+
+        kind = self.torch_device.type
+        return None if kind == CPU else getattr(torch, kind)
 
     @property
     def wants_fixed_shapes(self) -> bool:
@@ -124,6 +166,11 @@ class Device:
     def pins_memory(self) -> bool:
         """Whether batches should be loaded into page-locked memory, for transfer beside work."""
         return self.torch_device.type != "cpu"
+
+
+def local_processes() -> int:
+    """How many processes of this run are on this machine, as torchrun tells."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def usable_cores() -> int:
@@ -172,15 +219,18 @@ def _choose(name: str) -> tuple[str, str]:
 
 
 def _numbered(name: str, kind: str, count: int) -> str:
-    """A card's name with its number, the first unless another is asked for.
+    """A card's name with its number: as asked for, else this process's of those on the machine.
 
     Raises:
-        UserError: the machine has fewer cards.
+        UserError: the machine has fewer cards, or one is asked for by several processes.
     """
-    number = int(name.partition(":")[2] or 0)
-    if number >= count:
-        raise UserError(f"--device {name}: the cards here are {kind}:0 to {kind}:{count - 1}")
-    return f"{kind}:{number}"
+    asked, here = name.partition(":")[2], os.environ.get("LOCAL_RANK", "0")
+    if asked and local_processes() > 1:
+        raise UserError(f"--device {name}: each process takes its own card; leave the number off")
+    if int(asked or here) >= count:
+        cards = f"the cards here are {kind}:0 to {kind}:{count - 1}"
+        raise UserError(f"--device {name}: {cards}" + ("" if asked else f", not {kind}:{here}"))
+    return f"{kind}:{asked or here}"
 
 
 def _npu_problem() -> str | None:

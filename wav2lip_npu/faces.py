@@ -151,7 +151,10 @@ def _first_pass(
             yield frame, misses.settle(_fixed_box(config.box, frame.image))
         return
     detector = face_detection.open_detector(
-        config.detector, device=device.torch_device, s3fd_weights=config.s3fd
+        config.detector,
+        device=device.torch_device,
+        s3fd_weights=config.s3fd,
+        fixed_batches=device.wants_fixed_shapes,
     )
     log.info("face detector: %s", detector.name)
     found = _detected(first, detector, config, misses)

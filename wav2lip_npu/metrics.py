@@ -13,6 +13,7 @@ import torch
 
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
+NOT_PLOTTED = {"items_per_second", "memory_gib"}
 
 
 class Mean:
@@ -66,7 +67,7 @@ def plot_curves(metrics: MetricsFile) -> Path:
     from matplotlib.figure import Figure
 
     curves = metrics.read()
-    names = sorted({name for name, _ in curves if name != "items_per_second"})
+    names = sorted({name for name, _ in curves} - NOT_PLOTTED)
     columns = min(3, max(1, len(names)))
     rows = -(-len(names) // columns) or 1
     figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")

@@ -6,10 +6,11 @@ import json
 import logging
 import multiprocessing
 import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -18,13 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 import face_detection
-from wav2lip_npu import audio, device, video
+from wav2lip_npu import audio, device, distributed, video
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.data import AUDIO
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.windows import FPS
 
 REPORT = "preprocess_report.jsonl"
+PATIENCE = timedelta(days=30)  # of the first process of several, which ends last
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +47,41 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     """Cut every video below the data root; clips already there are left alone.
 
     A clip's folder appears when it is complete. What became of each is written to
-    ``preprocess_report.jsonl``.
+    ``preprocess_report.jsonl``. Of several processes each cuts its share.
 
     Returns:
-        A report for each clip, those of earlier runs included.
+        A report for each clip, those of earlier runs included; only those of its share in a process
+        that is not the first.
 
     Raises:
         UserError: no video there, the detector cannot be had, or not one clip is usable.
     """
     sources = find_videos(config.data_root)
-    report_path = config.preprocessed_root / REPORT
-    reports = _read_reports(report_path)
+    root = config.preprocessed_root
+    place = device.Device.open(config.device)
+    with distributed.join(place, patience=PATIENCE) as world:
+        if world.leads:
+            _merge_reports(root)  # of an earlier run that was interrupted
+        world.wait_for_all()
+        share = dict(islice(sources.items(), world.rank, None, world.size))
+        reports = _preprocess_share(share, config, place, world)
+        world.wait_for_all()
+        if world.leads:
+            _merge_reports(root)
+            if world.size > 1:
+                merged = _read_reports(root / REPORT)
+                reports = [merged[clip] for clip in sources if clip in merged]
+            _summarize(reports, root / REPORT)
+    return reports
+
+
+def _preprocess_share(
+    sources: dict[str, Path],
+    config: PreprocessConfig,
+    place: device.Device,
+    world: distributed.World,
+) -> list[ClipReport]:
+    reports = _read_reports(config.preprocessed_root / REPORT)
     todo: dict[str, Path] = {}
     for clip, path in sources.items():
         folder = config.preprocessed_root / clip
@@ -65,16 +91,16 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
             reports[clip] = _describe(folder, clip)
     log.info("%d videos, %d of them cut already", len(sources), len(sources) - len(todo))
     if todo:
-        workers = _choose_workers(config)
-        report_path.parent.mkdir(parents=True, exist_ok=True)
-        with report_path.open("a", encoding="utf-8") as lines:
+        workers = _choose_workers(config, place)
+        path = _report_path(config.preprocessed_root, world.rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = None if world.leads else True  # None: where there is no terminal
+        with path.open("a", encoding="utf-8") as lines:
             cut = _cut_all(todo, config, workers)
-            for report in tqdm(cut, total=len(todo), unit="clip", disable=None):
+            for report in tqdm(cut, total=len(todo), unit="clip", disable=hidden):
                 reports[report.clip] = report
                 print(json.dumps(asdict(report)), file=lines, flush=True)
-    known = [reports[clip] for clip in sources if clip in reports]
-    _summarize(known, report_path)
-    return known
+    return [reports[clip] for clip in sources if clip in reports]
 
 
 def find_videos(root: Path) -> dict[str, Path]:
@@ -144,12 +170,12 @@ def _batches(frames: Iterator[video.Frame], size: int) -> Iterator[list[np.ndarr
         yield batch
 
 
-def _choose_workers(config: PreprocessConfig) -> int:
+def _choose_workers(config: PreprocessConfig, place: device.Device) -> int:
     """How many clips to cut at the same time: one on each accelerator, else one on each core."""
-    place = device.Device.open(config.device)
     detector = _open_detector(config)
     on_card = detector.name == "s3fd" and place.torch_device.type != "cpu"
-    workers = config.num_workers or (config.ngpu if on_card else device.usable_cores())
+    cores = max(1, device.usable_cores() // device.local_processes())
+    workers = config.num_workers or (config.ngpu if on_card else cores)
     where = f"{place.torch_device.type} ({place.reason})" if on_card else "cpu"
     log.info("face detector: %s on %s, clips at the same time: %d", detector.name, where, workers)
     return workers
@@ -178,8 +204,8 @@ class _Worker:
 
     @classmethod
     def start(cls, config: PreprocessConfig, workers: int, numbers: multiprocessing.Queue) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C lets a worker finish its clip
-        device.limit_threads(workers)
+        distributed.leave_signals_to_parent()  # which lets a worker finish its clip
+        device.limit_threads(workers * device.local_processes())
         cls.config = config
         cls.detector = _open_detector(config, card=numbers.get() % config.ngpu)
 
@@ -190,9 +216,12 @@ class _Worker:
 
 
 def _open_detector(config: PreprocessConfig, *, card: int = 0) -> face_detection.Detector:
-    place = device.Device.open(config.device).card(card)
+    place = device.Device.open(config.device).further(card)
     return face_detection.open_detector(
-        config.detector, device=place.torch_device, s3fd_weights=config.s3fd
+        config.detector,
+        device=place.torch_device,
+        s3fd_weights=config.s3fd,
+        fixed_batches=place.wants_fixed_shapes,
     )
 
 
@@ -202,13 +231,38 @@ def _describe(folder: Path, clip: str) -> ClipReport:
     return ClipReport(clip=clip, frames=max(numbers, default=-1) + 1, faces=len(numbers))
 
 
+def _report_path(root: Path, rank: int) -> Path:
+    """Where a process writes; those after the first have files of their own until the end."""
+    path = root / REPORT
+    return path if rank == 0 else path.with_suffix(f".{rank}{path.suffix}")
+
+
 def _read_reports(path: Path) -> dict[str, ClipReport]:
     """The newest report of each clip, from earlier runs."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    reports = [ClipReport(**json.loads(line)) for line in lines]
-    return {report.clip: report for report in reports}
+    reports = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, TypeError):  # a line that was being written when power failed
+                report = ClipReport(**json.loads(line))
+                reports[report.clip] = report
+    return reports
+
+
+def _merge_reports(root: Path) -> None:
+    """Put what several processes have written into the one file."""
+    path = root / REPORT
+    parts = sorted(root.glob(f"{path.stem}.*{path.suffix}"))
+    if not parts:
+        return
+    reports = _read_reports(path)
+    for part in parts:
+        reports |= _read_reports(part)
+    partial = path.with_suffix(".partial")
+    lines = (json.dumps(asdict(report)) + "\n" for report in reports.values())
+    partial.write_text("".join(lines), encoding="utf-8")
+    partial.replace(path)
+    for part in parts:
+        part.unlink()
 
 
 def _summarize(reports: list[ClipReport], path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from wav2lip_npu import checkpoint, data, losses
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.device import Device
+from wav2lip_npu.distributed import ALONE, World
 from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
 from wav2lip_npu.windows import LOWER_HALF
 
@@ -28,6 +29,7 @@ class Trained:
     """A network and its optimiser, saved together in a file."""
 
     network: nn.Module
+    shared: nn.Module  # the same, to be called in training: processes share their gradients
     optimizer: torch.optim.Optimizer
 
 
@@ -36,8 +38,9 @@ class Task(ABC):
 
     recipe: ClassVar[data.Recipe]
 
-    def __init__(self, config: TrainConfig, device: Device) -> None:
+    def __init__(self, config: TrainConfig, device: Device, world: World = ALONE) -> None:
         self.device = device
+        self.world = world
         self.learning_rate = config.learning_rate
         self.scaler = device.scaler()
         self.trained: dict[str, Trained] = {}  # by the prefix of the checkpoint's name
@@ -46,8 +49,14 @@ class Task(ABC):
         """Take a network into training."""
         network = self.device.place(network)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate, betas=betas)
-        self.trained[prefix] = Trained(network=network, optimizer=optimizer)
+        shared = self.world.share_gradients(network)
+        self.trained[prefix] = Trained(network=network, shared=shared, optimizer=optimizer)
         return network
+
+    def called(self, prefix: str = "") -> nn.Module:
+        """A trained network as it is to be called, in training and in evaluation mode."""
+        trained = self.trained[prefix]
+        return trained.shared if trained.network.training else trained.network
 
     def set_training(self, training: bool) -> None:
         """Put the trained networks into training or evaluation mode."""
@@ -96,8 +105,8 @@ class ExpertTask(Task):
 
     recipe = data.EXPERT
 
-    def __init__(self, config: ExpertConfig, device: Device) -> None:
-        super().__init__(config, device)
+    def __init__(self, config: ExpertConfig, device: Device, world: World = ALONE) -> None:
+        super().__init__(config, device, world)
         self.expert = self.add("", SyncExpert(), betas=(0.9, 0.999))
 
     def step(self, batch: Batch) -> Metrics:
@@ -120,7 +129,7 @@ class ExpertTask(Task):
     def _embed(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         faces = as_images(batch["faces"]).flatten(1, 2)  # (B, 5, 3, 48, 96) → frame-major channels
         with self.device.autocast():
-            return self.expert(batch["mel"], faces)
+            return self.called()(batch["mel"], faces)
 
 
 class GeneratorTask(Task):
@@ -135,8 +144,8 @@ class GeneratorTask(Task):
     open_weight: ClassVar[float] = 0.01  # of the sync loss once the gate is open
     gate: ClassVar[float] = 0.75  # evaluation sync loss below which it opens
 
-    def __init__(self, config: GeneratorConfig, device: Device) -> None:
-        super().__init__(config, device)
+    def __init__(self, config: GeneratorConfig, device: Device, world: World = ALONE) -> None:
+        super().__init__(config, device, world)
         self.generator = self.add("", Generator(), betas=self.betas)
         self.expert = SyncExpert()
         checkpoint.load_network(self.expert, checkpoint.read(config.syncnet_checkpoint_path))
@@ -163,7 +172,7 @@ class GeneratorTask(Task):
         reference = as_images(batch["reference"]).transpose(1, 2)
         with self.device.autocast():
             mel = batch["mel"][:, 1:].unsqueeze(2)
-            drawn = self.generator(mel, torch.cat([masked(target), reference], dim=1))
+            drawn = self.called()(mel, torch.cat([masked(target), reference], dim=1))
         return drawn.float(), target
 
     def _judge(
@@ -234,8 +243,8 @@ class AdversarialTask(GeneratorTask):
     open_weight = 0.03
     disc_weight: ClassVar[float] = 0.07  # of the perceptual loss, from the start
 
-    def __init__(self, config: GeneratorConfig, device: Device) -> None:
-        super().__init__(config, device)
+    def __init__(self, config: GeneratorConfig, device: Device, world: World = ALONE) -> None:
+        super().__init__(config, device, world)
         network = QualityDiscriminator()
         self.discriminator = self.add(checkpoint.DISC_PREFIX, network, betas=self.betas)
 
@@ -278,7 +287,8 @@ class AdversarialTask(GeneratorTask):
         self, drawn: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with self.device.autocast():
-            real, fake = self.discriminator(target), self.discriminator(drawn)
+            discriminator = self.called(checkpoint.DISC_PREFIX)
+            real, fake = discriminator(target), discriminator(drawn)
         return losses.real_or_not(real, real=True), losses.real_or_not(fake, real=False)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -21,14 +20,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu import checkpoint, device
+from wav2lip_npu import checkpoint, distributed
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.data import Consecutive, Item, WindowDataset, WindowSampler, read_clips
+from wav2lip_npu.device import Device, seed
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import Mean, MetricsFile, plot_curves, save_sheet
 from wav2lip_npu.tasks import AdversarialTask, Batch, ExpertTask, GeneratorTask, Task
 
 EVAL_SEED = 20_200_823  # evaluations draw the same windows in every run, whatever --seed says
+GO, STOP, FAILED = range(3)  # what a process says before a step; the gravest counts
 SHEET_ROWS = 8  # windows on a sheet of samples
 SHEET_TITLES = ("reference", "masked", "generated", "target")
 
@@ -37,28 +38,27 @@ log = logging.getLogger(__name__)
 
 def train_expert(config: ExpertConfig) -> None:
     """Train the lip-sync expert until ``max_steps`` or an interruption."""
-    place = _prepare(config)
-    Trainer(config, ExpertTask(config, place), place).run()
+    _train(config, ExpertTask)
 
 
 def train_generator(config: GeneratorConfig) -> None:
     """Train the generator, against a discriminator if so configured."""
-    place = _prepare(config)
-    task = AdversarialTask if config.disc else GeneratorTask
-    Trainer(config, task(config, place), place).run()
+    _train(config, AdversarialTask if config.disc else GeneratorTask)
 
 
-def _prepare(config: TrainConfig) -> device.Device:
-    place = device.Device.open(config.device, config.precision)
-    log.info("device: %s (%s)", place.torch_device, place.reason)
-    device.seed(config.seed)
-    return place
+def _train(config: TrainConfig, kind: type[Task]) -> None:
+    device = Device.open(config.device, config.precision)
+    with distributed.join(device) as world:
+        log.info("device: %s (%s)", device.torch_device, device.reason)
+        log.info("processes: %d; items a step: %d", world.size, world.size * config.batch_size)
+        seed(config.seed)
+        Trainer(config, kind(config, device, world)).run()
 
 
 class Trainer:
     """Runs a task: batches in, checkpoints, metrics and samples out."""
 
-    def __init__(self, config: TrainConfig, task: Task, place: device.Device) -> None:
+    def __init__(self, config: TrainConfig, task: Task) -> None:
         """Read the data and, if there is one, the checkpoint to continue from.
 
         Raises:
@@ -66,7 +66,8 @@ class Trainer:
         """
         self.config = config
         self.task = task
-        self.place = place
+        self.device, self.world = task.device, task.world
+        self.batch_size = config.batch_size * self.world.size  # of a step, over all processes
         self.train_clips, self.val_clips = (
             read_clips(config.data_root, config.filelists / name, task.recipe.mel_rows)
             for name in ("train.txt", "val.txt")
@@ -76,8 +77,8 @@ class Trainer:
         self.logged_at, self.logged_step = time.monotonic(), 0
         self.step = 0
         self.items = 0  # seen in training: the position in the sequence of draws
-        self.saved_step: int | None = None
         self._resume()
+        self.saved_step = self.step
 
     def run(self) -> None:
         """Train until ``max_steps``, or until Ctrl-C or SIGTERM, which save before they stop.
@@ -92,44 +93,61 @@ class Trainer:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
         if status := self.task.status():
             log.info(status)
-        bar = tqdm(initial=self.step, total=config.max_steps, unit="step", disable=None)
+        hidden = None if self.world.leads else True  # None: where there is no terminal
+        bar = tqdm(initial=self.step, total=config.max_steps, unit="step", disable=hidden)
         with logging_redirect_tqdm(), bar, stop_signals() as stop:
             self.logged_at, self.logged_step = time.monotonic(), self.step
             self.task.set_training(True)
-            for batch in self._train_batches():
-                self.means.add(self.task.step(self.place.put(batch)))
+            for batch in self._train_batches(stop):
+                self.means.add(self.task.step(self.device.put(batch)))
                 self.step += 1
-                self.items += config.batch_size
+                self.items += self.batch_size
                 bar.update()
-                last = self.step == config.max_steps or stop.is_set()
+                last = self.step == config.max_steps
                 if last or self.step % config.log_interval == 0:
                     self._log_progress()
-                if self.step == config.max_steps or self.step % config.eval_interval == 0:
+                if last or self.step % config.eval_interval == 0:
                     self.evaluate()  # may open a gate, which the checkpoint must know
                 if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
                     self.save()
                 if last:
-                    break
-        if stop.is_set():
-            log.info("stopped at step %d; the same command continues from there", self.step)
-            raise KeyboardInterrupt
-
-    def _train_batches(self) -> Iterator[Batch]:
-        """Batches without end, from where the run stands."""
-        sampler = WindowSampler(self.train_clips, self.config.seed)
-        dataset = WindowDataset(sampler.window, self.task.recipe.load)
-        try:
-            yield from self._load(dataset, Consecutive(self.items))
-        except (UserError, RuntimeError) as error:
+                    return
+            if self.step != self.logged_step:
+                self._log_progress()
             if self.step != self.saved_step:
                 self.save()
-            if not isinstance(error, UserError):
-                raise UserError(
-                    f"loading failed ({error}); with less memory: --num_workers 0"
-                ) from error
-            # From a worker it comes with a traceback above the message.
-            message = str(error).strip().splitlines()[-1]
-            raise UserError(message.rpartition("UserError: ")[2]) from error
+        log.info("stopped at step %d; the same command continues from there", self.step)
+        raise KeyboardInterrupt
+
+    def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
+        """Batches from where the run stands, until a process is told to stop.
+
+        Before each step the processes hear from one another, so that all of them end at the same
+        one, and none waits in it for another that has nothing to train on.
+
+        Raises:
+            UserError: the data cannot be loaded, here or by another process; the steps done are
+                saved.
+        """
+        sampler = WindowSampler(self.train_clips, self.config.seed)
+        dataset = WindowDataset(sampler.window, self.task.recipe.load)
+        numbers = Consecutive(self.items + self.world.rank, step=self.world.size)
+        batches = iter(self._load(dataset, numbers))
+        while True:
+            batch, failure = None, None
+            try:
+                batch = next(batches)
+            except (UserError, RuntimeError) as error:
+                failure = error
+            verdict = self.world.highest(FAILED if failure else STOP if stop.is_set() else GO)
+            if verdict == FAILED:
+                if self.step != self.saved_step:
+                    self.save()
+                self.world.wait_for_all()  # or torchrun ends the first one while it saves
+                raise _one_line(failure) from failure
+            if batch is None or verdict == STOP:
+                return
+            yield batch
 
     def _load(self, dataset: WindowDataset, numbers: Consecutive) -> DataLoader[Item]:
         """Full batches only: some devices compile anew for every shape."""
@@ -138,62 +156,79 @@ class Trainer:
             batch_size=self.config.batch_size,
             sampler=numbers,
             num_workers=self.config.num_workers,
-            pin_memory=self.place.pins_memory,
+            pin_memory=self.device.pins_memory,
             drop_last=True,
+            generator=torch.Generator(),  # leaves the global one, which a resumed run gets back
             worker_init_fn=_start_worker,
             multiprocessing_context=_clean_processes() if self.config.num_workers else None,
         )
 
     def _log_progress(self) -> None:
-        means = self.means.take()  # waits for the device, so the time below is true
+        means = self.world.mean(self.means.take())  # waits for the device: the time below is true
         now = time.monotonic()
         steps = self.step - self.logged_step
-        means["items_per_second"] = steps * self.config.batch_size / (now - self.logged_at)
+        means["items_per_second"] = steps * self.batch_size / (now - self.logged_at)
+        if (memory := self.device.peak_memory()) is not None:
+            means["memory_gib"] = memory / 2**30
         self.logged_at, self.logged_step = now, self.step
-        self.metrics.write("train", self.step, means)
+        self._write("train", means)
         log.info("step %d: %s", self.step, _spelled(means))
+
+    def _write(self, kind: str, values: dict[str, float]) -> None:
+        if self.world.leads:
+            self.metrics.write(kind, self.step, values)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Judge the networks on fixed windows of every validation clip, and draw samples."""
+        self.device.synchronize()  # or the time of the last steps would count as the evaluation's
         started = time.monotonic()
-        batch_size = self.config.batch_size
         wanted = len(self.val_clips) * self.config.eval_windows
-        full = -(-wanted // batch_size) * batch_size  # whole batches; windows come anew each turn
+        # Whole batches; windows come anew each turn.
+        full = -(-wanted // self.batch_size) * self.batch_size
         sampler = WindowSampler(self.val_clips, EVAL_SEED)
         dataset = WindowDataset(sampler.window_of_each, self.task.recipe.load)
         self.task.set_training(False)
+        for trained in self.task.trained.values():
+            self.world.share_buffers(trained.network)
         means, sheet = Mean(), None
-        for batch in self._load(dataset, Consecutive(0, full)):
-            batch = self.place.put(batch)
+        for batch in self._load(dataset, Consecutive(self.world.rank, full, self.world.size)):
+            batch = self.device.put(batch)
             means.add(self.task.evaluate(batch))
-            if sheet is None:
+            if sheet is None and self.world.leads:
                 sheet = self.task.draw({name: part[:SHEET_ROWS] for name, part in batch.items()})
         self.task.set_training(True)
-        evaluation = means.take()
-        self.metrics.write("eval", self.step, evaluation)
+        evaluation = self.world.mean(means.take())
+        self._write("eval", evaluation)
         log.info("evaluation at step %d (%d windows): %s", self.step, full, _spelled(evaluation))
         if (news := self.task.conclude(evaluation)) is not None:
             log.info(news)
+        if self.world.leads:
+            self._picture(sheet)
+        self.logged_at += time.monotonic() - started  # the log counts training time only
+        return evaluation
+
+    def _picture(self, sheet: torch.Tensor | None) -> None:
         if sheet is not None:
             path = self.config.checkpoint_dir / f"samples_step{self.step:09d}.png"
             save_sheet(path, sheet, SHEET_TITLES)
             log.info("samples: %s", path)
         plot_curves(self.metrics)
-        self.logged_at += time.monotonic() - started  # the log counts training time only
-        return evaluation
 
     def save(self) -> None:
         """Write a checkpoint of every network; the one without prefix last, as it is looked for."""
+        self.saved_step = self.step
+        if not self.world.leads:
+            return
         epoch = self.items // len(self.train_clips)
-        extra = {"items": self.items, **self.task.state()}
+        random = self.device.random_state()
+        extra = {"items": self.items, "random": random, **self.task.state()}
         for prefix, trained in reversed(self.task.trained.items()):
             path = self.config.checkpoint_dir / (prefix + checkpoint.file_name(self.step))
             checkpoint.save(
                 path, trained.network, trained.optimizer, step=self.step, epoch=epoch, extra=extra
             )
             log.info("saved %s", path)
-        self.saved_step = self.step
 
     def _resume(self) -> None:
         """Load networks, optimisers and position from where the options say, or start afresh."""
@@ -208,10 +243,16 @@ class Trainer:
             checkpoint.load_optimizer(trained.optimizer, loaded)
             if not prefix:
                 self.step = loaded.global_step
-                self.items = loaded.extra.get("items", self.step * self.config.batch_size)
+                self.items = loaded.extra.get("items", self.step * self.batch_size)
+                self.device.set_random_state(loaded.extra.get("random", {}))
                 self.task.restore(loaded.extra)
             name = type(trained.network).__name__
             log.info("%s: continues from %s, step %d", name, source, loaded.global_step)
+        if self.world.highest(self.items) != -self.world.highest(-self.items):
+            raise UserError(
+                f"--checkpoint_dir {self.config.checkpoint_dir}: the processes find different "
+                "checkpoints there; it must be one folder that all machines see"
+            )
 
     def _main_checkpoint(self) -> Path | None:
         """The newest of our own, so that the same command continues; else the one to start from.
@@ -273,15 +314,19 @@ def _clean_processes() -> BaseContext:
 
 
 def _start_worker(number: int) -> None:
-    """A loader's process: one thread, and out of reach of signals to the group.
-
-    Those are for the loop to answer. A signal to the process itself still ends it, which is how
-    Python clears away what is left at exit.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setsid"):
-        os.setsid()
+    distributed.leave_signals_to_parent()
     cv2.setNumThreads(1)
+
+
+def _one_line(failure: UserError | RuntimeError | None) -> UserError:
+    """What to tell a user when batches cannot be loaded."""
+    if failure is None:
+        return UserError("stopped, as another process of this run failed")
+    if not isinstance(failure, UserError):
+        return UserError(f"loading failed ({failure}); with less memory: --num_workers 0")
+    # From a worker it comes with a traceback above the message.
+    message = str(failure).strip().splitlines()[-1]
+    return UserError(message.rpartition("UserError: ")[2])
 
 
 def _spelled(values: dict[str, float]) -> str:
