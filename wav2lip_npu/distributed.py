@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,14 +80,28 @@ class World:
 ALONE = World()
 
 
-def leave_signals_to_parent() -> None:
-    """In a process that works for another: signals to the group are for that one to answer.
+def follow_parent() -> None:
+    """In a process that works for another: leave signals to that one, and end when it ends.
 
-    One to the process itself still ends it, which is how Python clears away what is left at exit.
+    Signals to the group are for the parent to answer. One to the process itself still ends it,
+    which is how Python clears away what is left at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setsid"):
         os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def lost_a_peer(error: RuntimeError) -> bool:
+    """Whether torch says by this that another process has ended."""
+    return re.search(_PEER_IS_GONE, str(error)) is not None
 
 
 @contextmanager
@@ -111,7 +127,7 @@ def join(device: Device, *, patience: timedelta = PATIENCE) -> Iterator[World]:
         distributed.init_process_group(device.backend, timeout=patience)
         yield world
     except RuntimeError as error:
-        if re.search(_PEER_IS_GONE, str(error)):
+        if lost_a_peer(error):
             raise UserError("another process of this run has ended, see what it says") from error
         raise
     finally:

@@ -204,7 +204,7 @@ class _Worker:
 
     @classmethod
     def start(cls, config: PreprocessConfig, workers: int, numbers: multiprocessing.Queue) -> None:
-        distributed.leave_signals_to_parent()  # which lets a worker finish its clip
+        distributed.follow_parent()  # which lets a worker finish its clip
         device.limit_threads(workers * device.local_processes())
         cls.config = config
         cls.detector = _open_detector(config, card=numbers.get() % config.ngpu)

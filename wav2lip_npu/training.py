@@ -96,28 +96,38 @@ class Trainer:
         hidden = None if self.world.leads else True  # None: where there is no terminal
         bar = tqdm(initial=self.step, total=config.max_steps, unit="step", disable=hidden)
         with logging_redirect_tqdm(), bar, stop_signals() as stop:
-            self.logged_at, self.logged_step = time.monotonic(), self.step
-            self.task.set_training(True)
-            for batch in self._train_batches(stop):
-                self.means.add(self.task.step(self.device.put(batch)))
-                self.step += 1
-                self.items += self.batch_size
-                bar.update()
-                last = self.step == config.max_steps
-                if last or self.step % config.log_interval == 0:
-                    self._log_progress()
-                if last or self.step % config.eval_interval == 0:
-                    self.evaluate()  # may open a gate, which the checkpoint must know
-                if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
-                    self.save()
-                if last:
-                    return
-            if self.step != self.logged_step:
+            try:
+                self._train(stop, bar)
+            except RuntimeError as error:
+                if distributed.lost_a_peer(error):
+                    self.save()  # the step that broke off counts as not done
+                raise
+        if self.step != config.max_steps:
+            log.info("stopped at step %d; the same command continues from there", self.step)
+            raise KeyboardInterrupt
+
+    def _train(self, stop: threading.Event, bar: tqdm) -> None:
+        config = self.config
+        self.logged_at, self.logged_step = time.monotonic(), self.step
+        self.task.set_training(True)
+        for batch in self._train_batches(stop):
+            self.means.add(self.task.step(self.device.put(batch)))
+            self.step += 1
+            self.items += self.batch_size
+            bar.update()
+            last = self.step == config.max_steps
+            if last or self.step % config.log_interval == 0:
                 self._log_progress()
-            if self.step != self.saved_step:
+            if last or self.step % config.eval_interval == 0:
+                self.evaluate()  # may open a gate, which the checkpoint must know
+            if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
                 self.save()
-        log.info("stopped at step %d; the same command continues from there", self.step)
-        raise KeyboardInterrupt
+            if last:
+                return
+        if self.step != self.logged_step:
+            self._log_progress()
+        if self.step != self.saved_step:
+            self.save()
 
     def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
         """Batches from where the run stands, until a process is told to stop.
@@ -314,7 +324,7 @@ def _clean_processes() -> BaseContext:
 
 
 def _start_worker(number: int) -> None:
-    distributed.leave_signals_to_parent()
+    distributed.follow_parent()
     cv2.setNumThreads(1)
 
 
