@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: a core for each, and for its commands
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -11,9 +13,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: a core for each, 
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data as pictures
+from torch import nn
 
+from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.models import SyncExpert, blocks, discriminator, generator
 from wav2lip_npu.video import VideoWriter
 
 
@@ -86,3 +92,39 @@ def clips(tmp_path: Path) -> Path:
     (lists / "train.txt").write_text("a\nb\n")
     (lists / "val.txt").write_text("c\n")
     return tmp_path / "data"
+
+
+def thin_networks(patch: pytest.MonkeyPatch) -> None:
+    """Build the three networks with an eighth of their channels, where their size is no matter."""
+
+    def thinned(layer: type[nn.Module]) -> Callable[..., nn.Module]:
+        def build(*channels: int, **options: int) -> nn.Module:
+            counts = 1 if layer is nn.BatchNorm2d else 2
+            few = [n // 8 if n % 16 == 0 else n for n in channels[:counts]]
+            return layer(*few, *channels[counts:], **options)
+
+        return build
+
+    thin = ModuleType("thin")
+    thin.__dict__.update(nn.__dict__)
+    for layer in (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d):
+        setattr(thin, layer.__name__, thinned(layer))
+    for module in (blocks, discriminator, generator):
+        patch.setattr(module, "nn", thin)
+
+
+@pytest.fixture
+def thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See ``thin_networks``."""
+    thin_networks(monkeypatch)
+
+
+@pytest.fixture
+def expert_file(tmp_path: Path) -> Path:
+    """A checkpoint of an expert that has learned nothing."""
+    torch.manual_seed(1)
+    expert = SyncExpert()
+    path = tmp_path / "expert.pth"
+    optimizer = torch.optim.Adam(expert.parameters())
+    checkpoint.save(path, expert, optimizer, step=0, epoch=0, extra={})
+    return path

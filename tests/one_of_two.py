@@ -10,7 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 import torch
+from conftest import thin_networks
 from torch import nn
 
 from wav2lip_npu import distributed
@@ -47,4 +49,5 @@ def one_step(config: GeneratorConfig, out: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    thin_networks(pytest.MonkeyPatch())
     one_step(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import tone, write_video
 from one_of_two import one_step
-from test_training import expert_config, expert_file, generator_config, trainer  # noqa: F401
+from test_training import expert_config, generator_config, trainer
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import write_wav
@@ -37,10 +37,9 @@ def options(config: ExpertConfig) -> list[str]:
     return [f"--{name}={value}" for name, value in given if value is not None]
 
 
+@pytest.mark.usefixtures("thin")
 def test_two_processes_are_one_with_the_joined_batch(
-    clips: Path,
-    expert_file: Path,  # noqa: F811
-    tmp_path: Path,
+    clips: Path, expert_file: Path, tmp_path: Path
 ) -> None:
     config = generator_config(clips, tmp_path / "out", expert_file, disc=True, batch_size=1)
     pickled = tmp_path / "config"

@@ -21,7 +21,9 @@ from wav2lip_npu import checkpoint, device, tasks, training
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import MetricsFile
-from wav2lip_npu.models import QualityDiscriminator, SyncExpert
+from wav2lip_npu.models import QualityDiscriminator
+
+pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
 
 SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
 
@@ -31,16 +33,6 @@ def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
     return ExpertConfig(
         **{"data_root": clips, "checkpoint_dir": out, "filelists": lists, **SMALL, **changes}
     )
-
-
-@pytest.fixture
-def expert_file(tmp_path: Path) -> Path:
-    torch.manual_seed(1)
-    expert = SyncExpert()
-    path = tmp_path / "expert.pth"
-    optimizer = torch.optim.Adam(expert.parameters())
-    checkpoint.save(path, expert, optimizer, step=0, epoch=0, extra={})
-    return path
 
 
 def generator_config(
