@@ -8,6 +8,7 @@ import multiprocessing
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -192,6 +193,11 @@ def _cut_all(todo: dict[str, Path], config: PreprocessConfig, workers: int) -> I
         jobs = [pool.submit(_Worker.cut, clip, path) for clip, path in todo.items()]
         for job in as_completed(jobs):
             yield job.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that cuts clips was killed, for want of memory perhaps: run again, which "
+            f"goes on from here, with --num_workers below {workers}"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
