@@ -57,7 +57,7 @@ def first_batch(run: training.Trainer) -> tasks.Batch:
 
 def same(a: Path, b: Path) -> bool:
     one, other = (torch.load(path, weights_only=True) for path in (a, b))
-    leaves = [torch.utils._pytree.tree_leaves(content) for content in (one, other)]
+    leaves = [torch.utils._pytree.tree_flatten(content)[0] for content in (one, other)]
     return all(
         torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
         for x, y in zip(*leaves, strict=True)
