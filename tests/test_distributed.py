@@ -21,6 +21,8 @@ from wav2lip_npu.config import ExpertConfig
 from wav2lip_npu.metrics import MetricsFile
 from wav2lip_npu.preprocess import REPORT, _read_reports
 
+THIN_CLI = Path(__file__).with_name("thin_cli.py")
+
 
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     """Run two processes to their end."""
@@ -67,10 +69,11 @@ def test_two_processes_are_one_with_the_joined_batch(
     assert first["means"] == second["means"] == pytest.approx(joined["means"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("thin")
 def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = expert_config(clips, out, max_steps=2, log_interval=1)
-    done = torchrun("-m", "wav2lip_npu", "train-syncnet", *options(config))
+    done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("processes: 2; items a step: 4") == 1
     assert checkpoint.read(checkpoint.newest(out)).extra["items"] == 8
@@ -81,7 +84,7 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
     config = dataclasses.replace(config, max_steps=10**6, num_workers=1, checkpoint_interval=10**6)
     for path in (clips / "b").glob("*.jpg"):
         path.write_text("no image")
-    done = torchrun("-m", "wav2lip_npu", "train-syncnet", *options(config))
+    done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode != 0
     assert "jpg: cannot be read as an image" in done.stderr
     assert "UserError" not in done.stderr

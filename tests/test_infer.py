@@ -22,11 +22,13 @@ from wav2lip_npu.models import Generator
 from wav2lip_npu.video import Frame, probe, read_frames
 from wav2lip_npu.windows import inference_rows
 
+pytestmark = pytest.mark.usefixtures("thin")
 
-@pytest.fixture(scope="session")
-def generator_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+@pytest.fixture
+def generator_file(tmp_path: Path) -> Path:
     generator = fill(Generator())
-    path = tmp_path_factory.mktemp("weights") / "wav2lip.pth"
+    path = tmp_path / "wav2lip.pth"
     optimizer = torch.optim.Adam(generator.parameters())
     checkpoint.save(path, generator, optimizer, step=0, epoch=0, extra={})
     return path

@@ -153,7 +153,7 @@ def test_train_syncnet(clips: Path, tmp_path: Path) -> None:
     assert_cpu_agrees(config, out)
 
 
-@pytest.mark.usefixtures("like_an_npu")
+@pytest.mark.usefixtures("like_an_npu", "thin")
 def test_train_and_train_with_the_discriminator(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from wav2lip_npu.models import QualityDiscriminator
 
 pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
 
+THIN_CLI = Path(__file__).with_name("thin_cli.py")
 SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
 
 
@@ -285,7 +286,7 @@ def test_interrupted_training_saves_and_continues(
 ) -> None:
     out = tmp_path / "out"
     command = [
-        *(sys.executable, "-m", "wav2lip_npu", "train-syncnet", "--device", "cpu"),
+        *(sys.executable, str(THIN_CLI), "train-syncnet", "--device", "cpu"),
         *("--data-root", str(clips), "--filelists", str(clips.parent / "lists")),
         *("--checkpoint_dir", str(out), "--batch_size=2", "--num_workers", "1"),
         *("--log_interval", "1"),
