@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 
 from wav2lip_npu import checkpoint, cli
+from wav2lip_npu.demo import run
 from wav2lip_npu.metrics import MetricsFile
 
 
-def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("espeakng_loader")
+    short = tuple(" ".join(sentence.split()[:5]) for sentence in run.SENTENCES)
+    monkeypatch.setattr(run, "SENTENCES", short)
+    monkeypatch.setattr(run, "NEW_SENTENCE", short[0])
     out = tmp_path / "a demo"
-    words = ["--outdir", str(out), "--clips=4", "--expert_steps=2", "--generator-steps", "2"]
+    words = ["--outdir", str(out), "--clips=4", "--expert_steps=1", "--generator-steps", "1"]
     assert cli.main(["demo", *words, "--device", "cpu"]) == 0
     the_video_plays(out)
     every_talking_head_was_found(out)
@@ -40,13 +46,13 @@ def every_talking_head_was_found(demo: Path) -> None:
     for clip in clips:
         capture = cv2.VideoCapture(str(demo / "videos" / "main" / f"{clip.name}.mp4"))
         frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        assert len(list(clip.glob("*.jpg"))) == frames > 40
+        assert len(list(clip.glob("*.jpg"))) == frames > 20
 
 
 def both_trainings_left_their_marks(demo: Path) -> None:
     for folder, metric in (("expert", "loss"), ("generator", "l1")):
-        assert checkpoint.read(checkpoint.newest(demo / folder)).global_step == 2
-        assert sorted(MetricsFile(demo / folder).read()[metric, "eval"]) == [1, 2]
+        assert checkpoint.read(checkpoint.newest(demo / folder)).global_step == 1
+        assert sorted(MetricsFile(demo / folder).read()[metric, "eval"]) == [1]
         assert cv2.imread(str(demo / f"curves_{folder}.png")).std() > 5
     sheet = cv2.imread(str(demo / "contact_sheet.png"))
     assert sheet.shape[1] == 4 * 96

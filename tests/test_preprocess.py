@@ -153,7 +153,8 @@ def test_two_runs_with_the_real_detector(
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     config = PreprocessConfig(
-        data_root=tmp_path, preprocessed_root=tmp_path / "out", detector="centerface", device="cpu"
-    )
+        data_root=tmp_path, preprocessed_root=tmp_path / "out", detector="centerface", device="cpu",
+        num_workers=1,
+    )  # fmt: skip
     with pytest.raises(UserError, match="not one of 1 videos is usable"):
         preprocess(config)
