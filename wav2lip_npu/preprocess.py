@@ -64,6 +64,8 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
         if world.leads:
             _merge_reports(root)  # of an earlier run that was interrupted
         world.wait_for_all()
+        if world.size > 1:
+            log.info("%d videos, shared by %d processes; of this one:", len(sources), world.size)
         share = dict(islice(sources.items(), world.rank, None, world.size))
         reports = _preprocess_share(share, config, place, world)
         world.wait_for_all()
