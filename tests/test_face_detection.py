@@ -42,6 +42,18 @@ def test_suppression_keeps_what_the_original_keeps() -> None:
     assert order[keep[1]].tolist() == [i for i in golden["keep"] if i in order[:10]]
 
 
+def test_s3fd_fills_its_batches_where_shapes_are_fixed(s3fd_weights: Path) -> None:
+    images = list(golden_arrays("s3fd")["images"])
+    assert len(images) > 1
+    fixed = open_detector("s3fd", s3fd_weights=s3fd_weights, fixed_batches=True)
+    sizes = []
+    fixed.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    whole, last = fixed.detect(images), fixed.detect(images[:1])
+    assert sizes == [len(images)] * 2
+    assert len(last) == 1
+    np.testing.assert_allclose(last[0], whole[0], atol=1e-4)
+
+
 def test_s3fd_maps_candidates_and_final_boxes(s3fd_weights: Path) -> None:
     golden = golden_arrays("s3fd")
     detector = open_detector("s3fd", s3fd_weights=s3fd_weights)
