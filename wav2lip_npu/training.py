@@ -99,7 +99,7 @@ class Trainer:
             try:
                 self._train(stop, bar)
             except RuntimeError as error:
-                if distributed.lost_a_peer(error):
+                if distributed.lost_a_peer(error) and self.step != self.saved_step:
                     self.save()  # the step that broke off counts as not done
                 raise
         if self.step != config.max_steps:
