@@ -4,13 +4,17 @@ BIN := .venv/bin
 # Packages are compiled as they are imported, not all of them as they are installed: a minute less.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint unit clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
 
-test: lint
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+test: .venv/ready
+	$(MAKE) -j2 lint unit
+
+# A process more than two cores have: tests wait for processes of their own as often as they compute.
+unit: .venv/ready
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .
