@@ -39,7 +39,7 @@ def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
 def generator_config(
     clips: Path, out: Path, expert_file: Path, **changes: object
 ) -> GeneratorConfig:
-    common = dataclasses.asdict(expert_config(clips, out, batch_size=1))
+    common = dataclasses.asdict(expert_config(clips, out))
     return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
 
 
@@ -201,7 +201,8 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
         "curves.png",
     }
     sheet = cv2.imread(str(out / "samples_step000000002.png"))
-    assert sheet.shape == (18 + 96, 4 * 96, 3)  # a window: reference, masked, generated, target
+    # Two windows; reference, masked, generated, target.
+    assert sheet.shape == (18 + 2 * 96, 4 * 96, 3)
     reference, masked, _, target = (sheet[18:114, 96 * n : 96 * (n + 1)] for n in range(4))
     assert not masked[48:].any()
     assert (masked[:48] == target[:48]).all()
@@ -248,9 +249,7 @@ def test_a_loader_that_is_killed_loses_nothing(clips: Path, tmp_path: Path) -> N
 
 def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_path: Path) -> None:
     for mode in ("eval", "train"):
-        config = generator_config(
-            clips, tmp_path / mode, expert_file, expert_mode=mode, batch_size=2
-        )
+        config = generator_config(clips, tmp_path / mode, expert_file, expert_mode=mode)
         run = trainer(config)
         run.task.sync_weight = 0.5
         before = {key: value.clone() for key, value in run.task.expert.state_dict().items()}
