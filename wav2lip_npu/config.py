@@ -102,10 +102,7 @@ class TrainConfig(_NetworkOptions):
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 5)
     checkpoint_interval: int = option("steps between checkpoints", 3000)
     log_interval: int = option("steps between lines of the log", 50)
-    num_workers: int = option(
-        "processes that read training data",
-        min(16, max(1, device.usable_cores() // device.local_processes())),
-    )
+    num_workers: int = option("processes that read training data", min(16, device.share_of_cores()))
     seed: int = option("seed of the weights and of the windows drawn", 0)
 
     def __post_init__(self) -> None:

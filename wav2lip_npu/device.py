@@ -10,7 +10,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from wav2lip_npu.errors import UserError
 
@@ -21,8 +21,6 @@ NPU, CUDA, CPU = "npu", "cuda", "cpu"
 NAMES = ("auto", NPU, CUDA, CPU)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
-
-Movable = TypeVar("Movable")
 
 
 def prepare_environment() -> None:
@@ -179,12 +177,17 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def limit_threads(processes: int) -> None:
-    """Leave this process its share of the cores, of ``processes`` that work side by side."""
+def share_of_cores(processes: int = 1) -> int:
+    """The cores for each of ``processes`` that this process, like its peers here, has working."""
+    return max(1, usable_cores() // (processes * local_processes()))
+
+
+def limit_threads(processes: int = 1) -> None:
+    """Leave this process its share of the cores, see ``share_of_cores``."""
     import cv2
     import torch
 
-    share = max(1, usable_cores() // processes)
+    share = share_of_cores(processes)
     torch.set_num_threads(share)
     cv2.setNumThreads(share)
 

@@ -17,7 +17,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wav2lip_npu.device import Device, limit_threads, local_processes
+from wav2lip_npu.device import Device, limit_threads
 from wav2lip_npu.errors import UserError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class World:
     """The processes of a run, and which of them this one is; a process alone is a world too.
 
-    Every method but ``leads`` must be called by all processes, in the same order.
+    Every method must be called by all processes, in the same order.
     """
 
     rank: int = 0
@@ -42,6 +42,11 @@ class World:
     def leads(self) -> bool:
         """Whether this process writes for all."""
         return self.rank == 0
+
+    @property
+    def hides_progress(self) -> bool | None:
+        """What tqdm's ``disable`` wants: only the first has a bar, and none without a terminal."""
+        return None if self.leads else True
 
     def share_gradients(self, network: nn.Module) -> nn.Module:
         """The network to call in training: each process's gradient is then the mean over all.
@@ -122,7 +127,7 @@ def join(device: Device, *, patience: timedelta = PATIENCE) -> Iterator[World]:
     world = World(rank=int(os.environ["RANK"]), size=size)
     if not world.leads:
         logging.getLogger("wav2lip_npu").setLevel(logging.WARNING)
-    limit_threads(local_processes())
+    limit_threads()
     try:
         distributed.init_process_group(device.backend, timeout=patience)
         yield world

@@ -97,10 +97,9 @@ def _preprocess_share(
         workers = _choose_workers(config, place)
         path = _report_path(config.preprocessed_root, world.rank)
         path.parent.mkdir(parents=True, exist_ok=True)
-        hidden = None if world.leads else True  # None: where there is no terminal
         with path.open("a", encoding="utf-8") as lines:
             cut = _cut_all(todo, config, workers)
-            for report in tqdm(cut, total=len(todo), unit="clip", disable=hidden):
+            for report in tqdm(cut, total=len(todo), unit="clip", disable=world.hides_progress):
                 reports[report.clip] = report
                 print(json.dumps(asdict(report)), file=lines, flush=True)
     return [reports[clip] for clip in sources if clip in reports]
@@ -177,8 +176,7 @@ def _choose_workers(config: PreprocessConfig, place: device.Device) -> int:
     """How many clips to cut at the same time: one on each accelerator, else one on each core."""
     detector = _open_detector(config)
     on_card = detector.name == "s3fd" and place.torch_device.type != "cpu"
-    cores = max(1, device.usable_cores() // device.local_processes())
-    workers = config.num_workers or (config.ngpu if on_card else cores)
+    workers = config.num_workers or (config.ngpu if on_card else device.share_of_cores())
     where = f"{place.torch_device.type} ({place.reason})" if on_card else "cpu"
     log.info("face detector: %s on %s, clips at the same time: %d", detector.name, where, workers)
     return workers
@@ -213,7 +211,7 @@ class _Worker:
     @classmethod
     def start(cls, config: PreprocessConfig, workers: int, numbers: multiprocessing.Queue) -> None:
         distributed.follow_parent()  # which lets a worker finish its clip
-        device.limit_threads(workers * device.local_processes())
+        device.limit_threads(workers)
         cls.config = config
         cls.detector = _open_detector(config, card=numbers.get() % config.ngpu)
 

@@ -93,8 +93,12 @@ class Trainer:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
         if status := self.task.status():
             log.info(status)
-        hidden = None if self.world.leads else True  # None: where there is no terminal
-        bar = tqdm(initial=self.step, total=config.max_steps, unit="step", disable=hidden)
+        bar = tqdm(
+            initial=self.step,
+            total=config.max_steps,
+            unit="step",
+            disable=self.world.hides_progress,
+        )
         with logging_redirect_tqdm(), bar, stop_signals() as stop:
             try:
                 self._train(stop, bar)
