@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import make_clip
 
-from wav2lip_npu import data
+from wav2lip_npu import clips as clip_files
 from wav2lip_npu.audio import load_audio, melspectrogram
-from wav2lip_npu.data import EXPERT, GENERATOR, Window, WindowSampler, read_clips
+from wav2lip_npu.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data import EXPERT, GENERATOR, Consecutive, Windows, WindowSampler
 from wav2lip_npu.errors import UserError
 
 
@@ -78,57 +79,98 @@ def test_a_list_of_absent_clips_is_an_error(tmp_path: Path) -> None:
         read_clips(tmp_path, tmp_path / "train.txt", EXPERT.mel_rows)
 
 
+def files_of(folder: Path) -> ClipFiles:
+    """A list of two clips, the second of which is this one."""
+    return ClipFiles([described(folder.parent / "c"), described(folder)])
+
+
+def described(folder: Path) -> Clip:
+    (found,) = read_clips(folder.parent, one_line(folder), EXPERT.mel_rows)
+    return found
+
+
+def one_line(folder: Path) -> Path:
+    path = folder.parent / "one.txt"
+    path.write_text(folder.name + "\n")
+    return path
+
+
 @pytest.mark.parametrize("matched", [True, False])
 def test_expert_item(clips: Path, matched: bool) -> None:
     folder = clips / "a"
-    clip = data.Clip(folder=folder, targets=np.array([7]), windows=np.array([2, 7]))
-    item = EXPERT.load(Window(clip=clip, target=7, other=2, matched=matched))
-    np.testing.assert_array_equal(item["mel"], mel_of(folder)[None, :, 22:38])
-    np.testing.assert_array_equal(item["faces"], crops(folder, 7 if matched else 2)[:, 48:])
-    assert float(item["label"]) == matched
+    windows = Windows(
+        clips=np.array([0, 1]),
+        targets=np.array([3, 7]),
+        others=np.array([4, 2]),
+        matched=np.array([True, matched]),
+    )
+    batch = EXPERT.load(files_of(folder), windows)
+    np.testing.assert_array_equal(batch["mel"][1], mel_of(folder)[None, :, 22:38])
+    np.testing.assert_array_equal(batch["faces"][1], crops(folder, 7 if matched else 2)[:, 48:])
+    assert float(batch["label"][1]) == matched
+    np.testing.assert_array_equal(batch["faces"][0], crops(clips / "c", 3)[:, 48:])
 
 
 def test_generator_item(clips: Path) -> None:
     folder = clips / "b"
-    clip = data.Clip(folder=folder, targets=np.array([7]), windows=np.array([2, 7]))
-    item = GENERATOR.load(Window(clip=clip, target=7, other=2, matched=False))
+    windows = Windows(
+        clips=np.array([1]), targets=np.array([7]), others=np.array([2]), matched=np.array([False])
+    )
+    batch = GENERATOR.load(files_of(folder), windows)
     mel = mel_of(folder)
     starts = [22, 19, 22, 25, 28, 32]  # frame 7; then frames 6, 7, 8, 9, 10
-    np.testing.assert_array_equal(item["mel"], np.stack([mel[:, r : r + 16] for r in starts]))
-    np.testing.assert_array_equal(item["target"], crops(folder, 7))
-    np.testing.assert_array_equal(item["reference"], crops(folder, 2))
+    np.testing.assert_array_equal(batch["mel"][0], np.stack([mel[:, r : r + 16] for r in starts]))
+    np.testing.assert_array_equal(batch["target"][0], crops(folder, 7))
+    np.testing.assert_array_equal(batch["reference"][0], crops(folder, 2))
+
+
+def listed(windows: Windows) -> list[tuple[int, int, int, bool]]:
+    arrays = (windows.clips, windows.targets, windows.others, windows.matched)
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
 
 
 def test_draws_are_a_function_of_seed_and_number(clips: Path, tmp_path: Path) -> None:
+    make_clip(clips / "holes", frames=40, missing=(20,), seed=5)
+    (tmp_path / "lists" / "train.txt").write_text("a\nholes\n")
     found = read_clips(clips, tmp_path / "lists" / "train.txt", EXPERT.mel_rows)
-    draws = [WindowSampler(found, seed=3).window(n) for n in range(2000)]
-    assert draws[1234] == WindowSampler(found, seed=3).window(1234)
-    assert draws != [WindowSampler(found, seed=4).window(n) for n in range(2000)]
+    many = 5000  # more than are drawn together
+    draws = listed(WindowSampler(found, seed=3).draw(range(many)))
+    for numbers in ([1234], [4999, 7], range(4000, 4200)):  # however they are asked for
+        assert listed(WindowSampler(found, seed=3).draw(numbers)) == [draws[n] for n in numbers]
+    assert draws != listed(WindowSampler(found, seed=4).draw(range(many)))
+    assert len(set(draws[:4096]) - set(draws[4096:])) > 100  # a block is not the one before
     # Fair to within four standard deviations, of clips, labels and frames.
-    assert abs(sum(draw.matched for draw in draws) - 1000) < 90
-    assert abs(Counter(draw.clip.folder.name for draw in draws)["a"] - 1000) < 90
-    targets = Counter(draw.target for draw in draws if draw.clip is found[0])
-    assert set(targets) == set(found[0].targets.tolist())
-    assert max(targets.values()) < 2 * min(targets.values())
-    assert all(draw.other != draw.target for draw in draws)
-    others = {draw.other for draw in draws if draw.clip is found[0]}
-    assert others == set(found[0].windows.tolist())
+    assert abs(sum(matched for *_, matched in draws) - many / 2) < 142
+    assert abs(sum(clip == 0 for clip, *_ in draws) - many / 2) < 142
+    for number, clip in enumerate(found):
+        targets = Counter(target for place, target, *_ in draws if place == number)
+        assert set(targets) == set(clip.targets.tolist())
+        assert max(targets.values()) < 2 * min(targets.values())
+        others = {other for place, _, other, _ in draws if place == number}
+        assert others == set(clip.windows.tolist())
+    assert all(other != target for _, target, other, _ in draws)
+
+
+def test_processes_share_the_numbers(clips: Path) -> None:
+    alone = list(Consecutive(6, 18))
+    shares = [list(Consecutive(6 + rank, 18, 3)) for rank in range(3)]
+    assert sorted(number for share in shares for number in share) == alone == [*range(6, 18)]
 
 
 def test_evaluation_draws_from_every_clip_alike(clips: Path, tmp_path: Path) -> None:
     found = read_clips(clips, tmp_path / "lists" / "train.txt", EXPERT.mel_rows)
-    draws = [WindowSampler(found, seed=0).window_of_each(n) for n in range(20)]
-    assert [draw.clip for draw in draws] == found * 10
+    draws = WindowSampler(found, seed=0).draw_each(range(20))
+    assert draws.clips.tolist() == [0, 1] * 10
 
 
 def test_mel_is_computed_once(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = clips / "a"
     expected = mel_of(folder)
-    data.load_mel.cache_clear()
-    np.testing.assert_array_equal(data.load_mel(folder), expected)
-    data.load_mel.cache_clear()
-    monkeypatch.setattr(data, "melspectrogram", lambda samples: pytest.fail("computed again"))
-    np.testing.assert_array_equal(data.load_mel(folder), expected)
+    clip_files.load_mel.cache_clear()
+    np.testing.assert_array_equal(clip_files.load_mel(folder), expected)
+    clip_files.load_mel.cache_clear()
+    monkeypatch.setattr(clip_files, "melspectrogram", lambda samples: pytest.fail("computed again"))
+    np.testing.assert_array_equal(clip_files.load_mel(folder), expected)
     assert sorted(p.name for p in folder.iterdir() if p.suffix != ".jpg") == [
         "audio.wav",
         "mel.npy",
@@ -136,7 +178,7 @@ def test_mel_is_computed_once(clips: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_crop_that_cannot_be_read_is_named(clips: Path) -> None:
+    files = files_of(clips / "a")
     (clips / "a" / "4.jpg").write_text("no image")
-    clip = data.Clip(folder=clips / "a", targets=np.array([2]), windows=np.array([2, 7]))
     with pytest.raises(UserError, match=r"a/4\.jpg: cannot be read"):
-        data.load_faces(clip, 2)
+        files.faces(np.array([1]), np.array([2]))

@@ -72,7 +72,7 @@ def test_two_processes_are_one_with_the_joined_batch(
 @pytest.mark.usefixtures("thin")
 def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    config = expert_config(clips, out, max_steps=2, log_interval=1)
+    config = expert_config(clips, out, max_steps=2, log_interval=1, cache_gb=0)
     done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("processes: 2; items a step: 4") == 1

@@ -148,8 +148,10 @@ def test_evaluation_gives_the_same_number_twice(
 
 def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) -> None:
     run = trainer(expert_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
-    sampler = training.WindowSampler(run.val_clips, training.EVAL_SEED)
-    items = [run.task.recipe.load(sampler.window_of_each(n)) for n in range(4)]  # 3, in whole twos
+    data = run.val_data
+    sampler = training.WindowSampler(data.clips, training.EVAL_SEED)
+    batch = run.task.recipe.load(data.store, sampler.draw_each(range(4)))  # 3, in whole twos
+    items = [{name: part[n] for name, part in batch.items()} for n in range(4)]
     network = run.task.trained[""].network.eval()
     losses = []
     for item in items:
@@ -214,7 +216,7 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
 
 
 def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path) -> None:
-    config = expert_config(clips, tmp_path / "out", max_steps=50, num_workers=1)
+    config = expert_config(clips, tmp_path / "out", max_steps=50, num_workers=1, cache_gb=0)
     run = trainer(config)
     for path in (clips / "a").glob("*.jpg"):
         path.write_text("no image")

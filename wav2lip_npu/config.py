@@ -103,6 +103,17 @@ class TrainConfig(_NetworkOptions):
     checkpoint_interval: int = option("steps between checkpoints", 3000)
     log_interval: int = option("steps between lines of the log", 50)
     num_workers: int = option("processes that read training data", min(16, device.share_of_cores()))
+    cache_gb: float | None = option(
+        "GiB that the crops of a list may take once packed for reading; 0 reads the JPEGs "
+        "(default: half of what is free)",
+        None,
+    )
+    cache_dir: Path | None = option(
+        "folder of the packed crops (default: .packed in --data_root)", None
+    )
+    data_on_device: bool = option(
+        "keep the packed crops in the device's memory, and load nothing while training", False
+    )
     seed: int = option("seed of the weights and of the windows drawn", 0)
 
     def __post_init__(self) -> None:
@@ -111,7 +122,7 @@ class TrainConfig(_NetworkOptions):
             *(1, "batch_size", "max_steps", "eval_interval", "eval_windows"),
             *("checkpoint_interval", "log_interval"),
         )
-        self._at_least(0, "num_workers", "seed")
+        self._at_least(0, "num_workers", "seed", "cache_gb")
         if not self.learning_rate > 0:
             raise UserError(f"--learning_rate {self.learning_rate}: must be above 0")
 

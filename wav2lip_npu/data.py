@@ -1,66 +1,131 @@
-"""Training windows: which there are, which one is drawn, and its pixels and mel rows."""
+"""Training windows: which there are, which one is drawn, and a batch of their pixels and mels."""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from pathlib import Path
+from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
-from wav2lip_npu.audio import load_audio, melspectrogram
+from wav2lip_npu.clips import Clip, ClipFiles, MelRows, read_clips
+from wav2lip_npu.config import TrainConfig
+from wav2lip_npu.device import Device
+from wav2lip_npu.distributed import World
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.windows import (
-    FACE_SIZE,
-    LOWER_HALF,
-    WINDOW_FRAMES,
-    WINDOW_ROWS,
-    expert_row,
-    generator_rows,
-)
+from wav2lip_npu.packed import PackedClips, open_packed
+from wav2lip_npu.windows import expert_row, generator_rows
 
-AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
-MEL = "mel.npy"  # its mel spectrogram, kept
-MIN_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
+DRAWS = 4096  # items whose random numbers are drawn together
 
 log = logging.getLogger(__name__)
 
+Batch = dict[str, torch.Tensor]
+
+
+class Store(Protocol):
+    """Where the windows of a list of clips come from."""
+
+    def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
+        """Five crops from each of these frames on.
+
+        Args:
+            clips: (n,) places in the list of clips.
+            starts: (n,) first frames.
+            lower: only the lower halves.
+
+        Returns:
+            uint8 (n, 5, 96 or 48, 96, 3) BGR.
+
+        Raises:
+            UserError: a crop cannot be decoded.
+        """
+        ...
+
+    def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Mel windows of the clips (n,) from each of these rows (n, k): float32 (n, k, 80, 16)."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Clip:
-    """A folder of crops and audio, and where windows may start in it."""
+class Windows:
+    """Draws, each an element of these arrays (n,).
 
-    folder: Path
-    targets: np.ndarray  # frames from which five crops, and all their mel rows, are there
-    windows: np.ndarray  # frames from which five crops are there
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """One draw: the mel of ``target`` and, for the expert, its faces if ``matched``.
-
-    ``other`` is another window of the clip: the expert's faces if not matched, and the generator's
-    reference.
+    The mel is the ``target``'s, and so are the expert's faces if ``matched``. ``other`` is another
+    window of the clip: the expert's faces if not matched, and the generator's reference.
     """
 
-    clip: Clip
-    target: int
-    other: int
-    matched: bool
+    clips: np.ndarray  # places in the list of clips
+    targets: np.ndarray  # frames
+    others: np.ndarray  # frames
+    matched: np.ndarray  # bool
 
 
-# Which mel windows a target needs, as their first rows; none if it cannot be a target.
-MelRows = Callable[[int], list[int]]
+class WindowSampler:
+    """Draws windows as a pure function of a seed and an item's number.
+
+    The number stands for epoch, place in it and process, see ``Consecutive``: the same items come
+    whatever the number of workers and wherever a run is resumed.
+    """
+
+    def __init__(self, clips: Sequence[Clip], seed: int) -> None:
+        self.seed = seed
+        self.count = len(clips)
+        self.targets = _Ragged([clip.targets for clip in clips])
+        self.windows = _Ragged([clip.windows for clip in clips])
+
+    def draw(self, items: Sequence[int]) -> Windows:
+        """For each number a random window of a random clip."""
+        chance = self._chances(items)
+        return self._draw((chance[:, 0] * self.count).astype(np.int64), chance)
+
+    def draw_each(self, items: Sequence[int]) -> Windows:
+        """For each number a random window of the clip whose turn it is: all come equally often."""
+        return self._draw(np.asarray(items) % self.count, self._chances(items))
+
+    def _draw(self, clips: np.ndarray, chance: np.ndarray) -> Windows:
+        targets = self.targets.at(clips, (chance[:, 1] * self.targets.counts[clips]).astype(int))
+        place = (chance[:, 2] * (self.windows.counts[clips] - 1)).astype(int)
+        place += place >= self.windows.place(clips, targets)  # any but the target
+        others = self.windows.at(clips, place)
+        return Windows(clips=clips, targets=targets, others=others, matched=chance[:, 3] < 0.5)
+
+    def _chances(self, items: Sequence[int]) -> np.ndarray:
+        """Four numbers in [0, 1) for each item."""
+        return np.stack([_chances(self.seed, item // DRAWS)[item % DRAWS] for item in items])
+
+
+@lru_cache(maxsize=64)
+def _chances(seed: int, block: int) -> np.ndarray:
+    return np.random.default_rng((seed, block)).random((DRAWS, 4))
+
+
+class _Ragged:
+    """Rising numbers of each clip, in one array."""
+
+    def __init__(self, rows: Sequence[np.ndarray]) -> None:
+        self.counts = np.array([len(row) for row in rows])
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.values = np.concatenate(rows)
+        self._keys = _keys(np.repeat(np.arange(len(rows)), self.counts), self.values)
+
+    def at(self, clips: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The numbers at these places of these clips."""
+        return self.values[self.starts[clips] + places]
+
+    def place(self, clips: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The places of these numbers, which are there."""
+        return np.searchsorted(self._keys, _keys(clips, values)) - self.starts[clips]
+
+
+def _keys(clips: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """One number for both, in the order of clips and then of values."""
+    return (clips.astype(np.int64) << 32) + values
 
 
 def expert_mels(target: int) -> list[int]:
@@ -73,189 +138,100 @@ def generator_mels(target: int) -> list[int]:
     return [expert_row(target), *generator_rows(target)] if target >= 1 else []
 
 
-def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]:
-    """The usable clips that a file list names; those that are not are logged with the reason.
-
-    The mel spectrogram of every clip is computed here, once, and kept beside its audio.
-
-    Args:
-        data_root: what the list's lines are relative to.
-        filelist: a clip's folder a line; where there is none of that name, what follows a space
-            is ignored, as LRS2's lists need it.
-        mel_rows: the speech that a target must have.
-
-    Raises:
-        UserError: no list, or no usable clip in it.
-    """
-    if not filelist.is_file():
-        raise UserError(
-            f"{filelist}: no such file; list there a clip's folder a line, relative to --data_root"
-        )
-    lines = filelist.read_text(encoding="utf-8").splitlines()
-    folders = [_folder(data_root, line.strip()) for line in lines if line.strip()]
-
-    def read(folder: Path) -> Clip | UserError:
-        try:
-            return _read_clip(folder, mel_rows)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        title = f"reading {filelist.name}"
-        results = list(tqdm(pool.map(read, folders), title, len(folders), disable=None))
-    clips = [result for result in results if isinstance(result, Clip)]
-    rejected = [result for result in results if isinstance(result, UserError)]
-    if not clips:
-        first = f"; the first: {rejected[0]}" if rejected else ""
-        raise UserError(f"{filelist}: none of its {len(folders)} clips is usable{first}")
-    for error in rejected:
-        log.warning("left out: %s", error)
-    log.info("%s: %d clips, %d left out", filelist, len(clips), len(rejected))
-    return clips
-
-
-def _folder(data_root: Path, line: str) -> Path:
-    whole = data_root / line
-    return whole if whole.is_dir() else data_root / line.split()[0]
-
-
-def _read_clip(folder: Path, mel_rows: MelRows) -> Clip:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    crops = {int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal()}
-    if len(crops) < MIN_FRAMES:
-        raise UserError(f"{folder}: {len(crops)} crops, {MIN_FRAMES} are needed")
-    last_row = load_mel(folder).shape[1] - WINDOW_ROWS
-    windows = [s for s in sorted(crops) if crops.issuperset(range(s, s + WINDOW_FRAMES))]
-    targets = [s for s in windows if (rows := mel_rows(s)) and max(rows) <= last_row]
-    if not targets or len(windows) < 2:
-        raise UserError(f"{folder}: no {WINDOW_FRAMES} crops in a row with speech to them")
-    return Clip(folder=folder, targets=np.array(targets), windows=np.array(windows))
-
-
-@lru_cache(maxsize=1024)
-def load_mel(folder: Path) -> np.ndarray:
-    """The mel spectrogram of a clip, float32 (80, rows): computed once, then kept on disk.
-
-    Raises:
-        UserError: the clip has no audio that can be read.
-    """
-    sound, cache = folder / AUDIO, folder / MEL
-    if cache.is_file() and sound.is_file() and cache.stat().st_mtime >= sound.stat().st_mtime:
-        return np.load(cache)
-    mel = melspectrogram(load_audio(sound))
-    partial = cache.with_name(f".{MEL}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, mel)
-        partial.replace(cache)
-    except OSError:  # a read-only data set: computed again in every run
-        partial.unlink(missing_ok=True)
-    return mel
-
-
-def load_faces(clip: Clip, start: int) -> np.ndarray:
-    """Five crops as the networks see them, uint8 (5, 96, 96, 3) BGR.
-
-    Raises:
-        UserError: a crop cannot be decoded.
-    """
-    faces = []
-    for number in range(start, start + WINDOW_FRAMES):
-        path = clip.folder / f"{number}.jpg"
-        crop = cv2.imread(str(path))
-        if crop is None:
-            raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
-        faces.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
-    return np.stack(faces)
-
-
-class WindowSampler:
-    """Draws windows as a pure function of a seed and an item's number.
-
-    The same items come whatever the number of workers and wherever a run is resumed.
-    """
-
-    def __init__(self, clips: list[Clip], seed: int) -> None:
-        self.clips = clips
-        self.seed = seed
-
-    def window(self, item: int) -> Window:
-        """A random window of a random clip."""
-        return self._draw(item, None)
-
-    def window_of_each(self, item: int) -> Window:
-        """A random window of the clip whose turn it is: every clip comes equally often."""
-        return self._draw(item, self.clips[item % len(self.clips)])
-
-    def _draw(self, item: int, clip: Clip | None) -> Window:
-        random = np.random.default_rng((self.seed, item))
-        clip = clip or self.clips[random.integers(len(self.clips))]
-        target = int(random.choice(clip.targets))
-        other = int(random.choice(clip.windows[clip.windows != target]))
-        return Window(clip=clip, target=target, other=other, matched=bool(random.integers(2)))
-
-
-Item = dict[str, torch.Tensor]
-
-
-def expert_item(window: Window) -> Item:
+def expert_batch(store: Store, windows: Windows) -> Batch:
     """What the expert is trained on.
 
     Returns:
-        "mel" (1, 80, 16) float32; "faces" (5, 48, 96, 3) uint8, lower halves; "label" () 1 or 0.
+        "mel" (n, 1, 80, 16) float32; "faces" (n, 5, 48, 96, 3) uint8, lower halves; "label" (n,)
+        1 or 0.
     """
-    faces = load_faces(window.clip, window.target if window.matched else window.other)
+    starts = np.where(windows.matched, windows.targets, windows.others)
     return {
-        "mel": _mel_windows(window, expert_mels),
-        "faces": torch.from_numpy(faces[:, LOWER_HALF:].copy()),
-        "label": torch.tensor(float(window.matched)),
+        "mel": _mels(store, windows, expert_mels),
+        "faces": store.faces(windows.clips, starts, lower=True),
+        "label": torch.from_numpy(windows.matched.astype(np.float32)),
     }
 
 
-def generator_item(window: Window) -> Item:
+def generator_batch(store: Store, windows: Windows) -> Batch:
     """What the generator is trained on.
 
     Returns:
-        "mel" (6, 80, 16) float32, the expert's window and then one for each frame;
-        "target" and "reference" (5, 96, 96, 3) uint8.
+        "mel" (n, 6, 80, 16) float32, the expert's window and then one for each frame;
+        "target" and "reference" (n, 5, 96, 96, 3) uint8.
     """
     return {
-        "mel": _mel_windows(window, generator_mels),
-        "target": torch.from_numpy(load_faces(window.clip, window.target)),
-        "reference": torch.from_numpy(load_faces(window.clip, window.other)),
+        "mel": _mels(store, windows, generator_mels),
+        "target": store.faces(windows.clips, windows.targets),
+        "reference": store.faces(windows.clips, windows.others),
     }
 
 
-def _mel_windows(window: Window, mel_rows: MelRows) -> torch.Tensor:
-    mel = load_mel(window.clip.folder)
-    rows = mel_rows(window.target)
-    return torch.from_numpy(np.stack([mel[:, row : row + WINDOW_ROWS] for row in rows]))
+def _mels(store: Store, windows: Windows, mel_rows: MelRows) -> torch.Tensor:
+    return store.mels(windows.clips, np.array([mel_rows(t) for t in windows.targets.tolist()]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a task is trained on: the speech that a target must have, and how an item is made."""
+    """What a task is trained on: the speech that a target must have, and how a batch is made."""
 
     mel_rows: MelRows
-    load: Callable[[Window], Item]
+    load: Callable[[Store, Windows], Batch]
 
 
-EXPERT = Recipe(mel_rows=expert_mels, load=expert_item)
-GENERATOR = Recipe(mel_rows=generator_mels, load=generator_item)
+EXPERT = Recipe(mel_rows=expert_mels, load=expert_batch)
+GENERATOR = Recipe(mel_rows=generator_mels, load=generator_batch)
 
 
-class WindowDataset(Dataset[Item]):
-    """Items by number; any number is valid."""
+@dataclass(frozen=True, kw_only=True)
+class WindowData:
+    """The clips of a list, and where their windows come from."""
 
-    def __init__(self, draw: Callable[[int], Window], load: Callable[[Window], Item]) -> None:
-        """Combine ``draw``, a method of a WindowSampler, with ``load``, a recipe's."""
+    clips: list[Clip]
+    store: Store
+
+    @property
+    def on_device(self) -> bool:
+        """Whether windows are gathered where the networks are, so that no process need load."""
+        return isinstance(self.store, PackedClips) and self.store.resident
+
+
+def open_data(
+    config: TrainConfig, name: str, recipe: Recipe, device: Device, world: World
+) -> WindowData:
+    """The usable clips of a list: packed if there is room for that, else from their files.
+
+    Raises:
+        UserError: no usable clip, or the device has no room for what should live on it.
+    """
+    filelist = config.filelists / name
+    with world.leader_first():  # computes the mels and packs the crops, for all
+        clips = read_clips(config.data_root, filelist, recipe.mel_rows)
+        folder = config.cache_dir or config.data_root / ".packed"
+        packed = open_packed(
+            clips, folder, filelist.stem, limit_gb=config.cache_gb, build=world.leads
+        )
+    if config.data_on_device:
+        if packed is None:
+            raise UserError("--data_on_device: needs the packed crops; give more --cache_gb")
+        packed.move(device)
+    return WindowData(clips=clips, store=packed or ClipFiles(clips))
+
+
+class WindowDataset(Dataset[Batch]):
+    """Batches by the numbers of their items; any number is valid."""
+
+    def __init__(
+        self, draw: Callable[[Sequence[int]], Windows], store: Store, recipe: Recipe
+    ) -> None:
+        """Combine ``draw``, a method of a WindowSampler, with what it draws from."""
         self.draw = draw
-        self.load = load
+        self.store = store
+        self.recipe = recipe
 
-    def __getitem__(self, item: int) -> Item:
-        """Load item number ``item``."""
-        return self.load(self.draw(item))
+    def __getitems__(self, items: Sequence[int]) -> Batch:
+        """Load the items with these numbers, as one batch."""
+        return self.recipe.load(self.store, self.draw(items))
 
 
 class Consecutive(Sampler[int]):

@@ -105,6 +105,10 @@ class Device:
         """Move a batch here, without waiting for it."""
         return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
 
+    def load(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of a tensor here, also where it came from here: it may have been a file."""
+        return tensor.to(self.torch_device, copy=True)
+
     def further(self, cards: int) -> Device:
         """The same settings so many cards further on; a CPU is one."""
         import torch
@@ -128,6 +132,14 @@ class Device:
     def peak_memory(self) -> int | None:
         """The most bytes that tensors have had on this card so far; None on a CPU."""
         return self._module.max_memory_allocated(self.torch_device) if self._module else None
+
+    def free_memory(self) -> int | None:
+        """Bytes that are free on this card, or on this machine; None where nobody tells."""
+        if self._module:
+            return self._module.mem_get_info(self.torch_device)[0]
+        table = Path("/proc/meminfo")
+        found = re.search(r"MemAvailable: *(\d+) kB", table.read_text()) if table.exists() else None
+        return int(found[1]) * 1024 if found else None
 
     def random_state(self) -> dict[str, torch.Tensor]:
         """The state of the CPU's random numbers, and of this card's."""

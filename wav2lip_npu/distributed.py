@@ -73,6 +73,15 @@ class World:
         """Go on when the last process has come here."""
         self.highest(0)
 
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the first process through before the others, which find what it has made."""
+        if not self.leads:
+            self.wait_for_all()
+        yield
+        if self.leads:
+            self.wait_for_all()
+
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """The mean over the processes of each value, which all of them have."""
         if self.size == 1:

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 import face_detection
 from wav2lip_npu import audio, device, distributed, video
+from wav2lip_npu.clips import AUDIO
 from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.data import AUDIO
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.windows import FPS
 

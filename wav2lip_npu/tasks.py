@@ -15,12 +15,12 @@ from torch import nn
 
 from wav2lip_npu import checkpoint, data, losses
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.data import Batch
 from wav2lip_npu.device import Device
 from wav2lip_npu.distributed import ALONE, World
 from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
 from wav2lip_npu.windows import LOWER_HALF
 
-Batch = dict[str, torch.Tensor]
 Metrics = dict[str, torch.Tensor]  # scalars on the device
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -22,11 +22,19 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu import checkpoint, distributed
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
-from wav2lip_npu.data import Consecutive, Item, WindowDataset, WindowSampler, read_clips
+from wav2lip_npu.data import (
+    Batch,
+    Consecutive,
+    WindowData,
+    WindowDataset,
+    Windows,
+    WindowSampler,
+    open_data,
+)
 from wav2lip_npu.device import Device, seed
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import Mean, MetricsFile, plot_curves, save_sheet
-from wav2lip_npu.tasks import AdversarialTask, Batch, ExpertTask, GeneratorTask, Task
+from wav2lip_npu.tasks import AdversarialTask, ExpertTask, GeneratorTask, Task
 
 EVAL_SEED = 20_200_823  # evaluations draw the same windows in every run, whatever --seed says
 GO, STOP, FAILED = range(3)  # what a process says before a step; the gravest counts
@@ -34,6 +42,8 @@ SHEET_ROWS = 8  # windows on a sheet of samples
 SHEET_TITLES = ("reference", "masked", "generated", "target")
 
 log = logging.getLogger(__name__)
+
+Draw = Callable[[Sequence[int]], Windows]
 
 
 def train_expert(config: ExpertConfig) -> None:
@@ -68,8 +78,8 @@ class Trainer:
         self.task = task
         self.device, self.world = task.device, task.world
         self.batch_size = config.batch_size * self.world.size  # of a step, over all processes
-        self.train_clips, self.val_clips = (
-            read_clips(config.data_root, config.filelists / name, task.recipe.mel_rows)
+        self.train_data, self.val_data = (
+            open_data(config, name, task.recipe, self.device, self.world)
             for name in ("train.txt", "val.txt")
         )
         self.metrics = MetricsFile(config.checkpoint_dir)
@@ -143,10 +153,9 @@ class Trainer:
             UserError: the data cannot be loaded, here or by another process; the steps done are
                 saved.
         """
-        sampler = WindowSampler(self.train_clips, self.config.seed)
-        dataset = WindowDataset(sampler.window, self.task.recipe.load)
+        sampler = WindowSampler(self.train_data.clips, self.config.seed)
         numbers = Consecutive(self.items + self.world.rank, step=self.world.size)
-        batches = iter(self._load(dataset, numbers))
+        batches = iter(self._load(self.train_data, sampler.draw, numbers))
         while True:
             batch, failure = None, None
             try:
@@ -163,18 +172,20 @@ class Trainer:
                 return
             yield batch
 
-    def _load(self, dataset: WindowDataset, numbers: Consecutive) -> DataLoader[Item]:
+    def _load(self, data: WindowData, draw: Draw, numbers: Consecutive) -> DataLoader[Batch]:
         """Full batches only: some devices compile anew for every shape."""
+        workers = 0 if data.on_device else self.config.num_workers
         return DataLoader(
-            dataset,
+            WindowDataset(draw, data.store, self.task.recipe),
             batch_size=self.config.batch_size,
             sampler=numbers,
-            num_workers=self.config.num_workers,
-            pin_memory=self.device.pins_memory,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.device.pins_memory and not data.on_device,
             drop_last=True,
             generator=torch.Generator(),  # leaves the global one, which a resumed run gets back
             worker_init_fn=_start_worker,
-            multiprocessing_context=_clean_processes() if self.config.num_workers else None,
+            multiprocessing_context=_clean_processes() if workers else None,
         )
 
     def _log_progress(self) -> None:
@@ -197,16 +208,16 @@ class Trainer:
         """Judge the networks on fixed windows of every validation clip, and draw samples."""
         self.device.synchronize()  # or the time of the last steps would count as the evaluation's
         started = time.monotonic()
-        wanted = len(self.val_clips) * self.config.eval_windows
+        wanted = len(self.val_data.clips) * self.config.eval_windows
         # Whole batches; windows come anew each turn.
         full = -(-wanted // self.batch_size) * self.batch_size
-        sampler = WindowSampler(self.val_clips, EVAL_SEED)
-        dataset = WindowDataset(sampler.window_of_each, self.task.recipe.load)
+        sampler = WindowSampler(self.val_data.clips, EVAL_SEED)
+        numbers = Consecutive(self.world.rank, full, self.world.size)
         self.task.set_training(False)
         for trained in self.task.trained.values():
             self.world.share_buffers(trained.network)
         means, sheet = Mean(), None
-        for batch in self._load(dataset, Consecutive(self.world.rank, full, self.world.size)):
+        for batch in self._load(self.val_data, sampler.draw_each, numbers):
             batch = self.device.put(batch)
             means.add(self.task.evaluate(batch))
             if sheet is None and self.world.leads:
@@ -234,7 +245,7 @@ class Trainer:
         self.saved_step = self.step
         if not self.world.leads:
             return
-        epoch = self.items // len(self.train_clips)
+        epoch = self.items // len(self.train_data.clips)
         random = self.device.random_state()
         extra = {"items": self.items, "random": random, **self.task.state()}
         for prefix, trained in reversed(self.task.trained.items()):
@@ -325,6 +336,11 @@ def _clean_processes() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["wav2lip_npu.data"])  # imports torch once, not in each
     return context
+
+
+def _as_it_is(batch: Any) -> Any:
+    """A batch is loaded as a whole."""
+    return batch
 
 
 def _start_worker(number: int) -> None:
