@@ -21,6 +21,7 @@ from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
     ExpertConfig,
+    FilelistsConfig,
     GeneratorConfig,
     InferConfig,
     PreprocessConfig,
@@ -34,6 +35,12 @@ def _preprocess(config: PreprocessConfig) -> None:
     from wav2lip_npu.preprocess import preprocess
 
     preprocess(config)
+
+
+def _filelists(config: FilelistsConfig) -> None:
+    from wav2lip_npu.filelists import write_filelists
+
+    write_filelists(config)
 
 
 def _train_expert(config: ExpertConfig) -> None:
@@ -78,6 +85,7 @@ class Command:
 # The work is imported when it is asked for: importing torch takes seconds.
 COMMANDS = {
     "preprocess": Command(PreprocessConfig, _preprocess),
+    "filelists": Command(FilelistsConfig, _filelists),
     "train-syncnet": Command(ExpertConfig, _train_expert),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "infer": Command(InferConfig, _infer),

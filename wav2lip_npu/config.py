@@ -25,14 +25,7 @@ def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) 
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    device: str = option(
-        f"where the networks run: {', '.join(device.NAMES)} (auto asks in this order), or one card "
-        "of several, as in NAME:1",
-        "auto",
-    )
-
     def __post_init__(self) -> None:
-        device.check_name(self.device)
         for item in fields(self):
             value, choices = getattr(self, item.name), item.metadata["choices"]
             if choices and value not in choices:
@@ -46,7 +39,20 @@ class _Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _NetworkOptions(_Options):
+class _DeviceOptions(_Options):
+    device: str = option(
+        f"where the networks run: {', '.join(device.NAMES)} (auto asks in this order), or one card "
+        "of several, as in NAME:1",
+        "auto",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        device.check_name(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NetworkOptions(_DeviceOptions):
     precision: str = option(
         "arithmetic of the networks; auto: the fastest that the device does natively",
         "auto",
@@ -55,7 +61,7 @@ class _NetworkOptions(_Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _DetectorOptions(_Options):
+class _DetectorOptions(_DeviceOptions):
     detector: str = option(
         "face detector; auto takes S3FD where its weights are, else CenterFace",
         "auto",
@@ -200,7 +206,7 @@ class InferConfig(_DetectorOptions, _NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(_Options):
+class DemoConfig(_DeviceOptions):
     """Make a small talking-head set and run everything on it."""
 
     outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
@@ -215,7 +221,7 @@ class DemoConfig(_Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorConfig(_Options):
+class DoctorConfig(_DeviceOptions):
     """Tell what this machine has, what it lacks, and what to do about it."""
 
     device: str = option(
@@ -228,3 +234,25 @@ class DoctorConfig(_Options):
         "checkpoint of the lip-sync expert (default: checkpoints/lipsync_expert.pth)", None
     )
     json: bool = option("print JSON, for programs", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilelistsConfig(_Options):
+    """Divide preprocessed clips into train.txt, val.txt and test.txt."""
+
+    data_root: Path = option("folder of the preprocessed clips, as in training")
+    filelists: Path = option("folder to write to, as in training", Path("filelists"))
+    val: float = option("share of the clips for validation, above 0 and up to 0.5", 0.05)
+    test: float = option("share of the clips to test with, 0 to 0.5", 0.05)
+    seed: int = option("another number chooses other speakers", 0)
+    overwrite: bool = option("replace lists of other clips that are there", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(0, "seed")
+        if not 0 < self.val <= 0.5:
+            raise UserError(f"--val {self.val}: must be above 0 and at most 0.5")
+        if not 0 <= self.test <= 0.5:
+            raise UserError(f"--test {self.test}: must be from 0 to 0.5")
+        if self.val + self.test == 1:
+            raise UserError("--val 0.5 --test 0.5: leaves nothing to train on")
