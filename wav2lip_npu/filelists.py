@@ -9,8 +9,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
+from wav2lip_npu.clips import AUDIO, MIN_FRAMES
 from wav2lip_npu.config import FilelistsConfig
-from wav2lip_npu.data import AUDIO, MIN_FRAMES
 from wav2lip_npu.errors import UserError
 
 SPEAKER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
