@@ -5,6 +5,14 @@ best first. ``open_detector`` chooses one; torch and OpenCV are loaded only then
 """
 
 from face_detection.errors import FaceDetectionError
-from face_detection.interface import CHOICES, Box, Detector, best_box, open_detector
+from face_detection.interface import CHOICES, Box, Detector, best_box, in_pixels, open_detector
 
-__all__ = ["CHOICES", "Box", "Detector", "FaceDetectionError", "best_box", "open_detector"]
+__all__ = [
+    "CHOICES",
+    "Box",
+    "Detector",
+    "FaceDetectionError",
+    "best_box",
+    "in_pixels",
+    "open_detector",
+]

@@ -41,6 +41,7 @@ def open_detector(
     device: torch.device | None = None,
     s3fd_weights: Path | None = None,
     fixed_batches: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Detector:
     """Load a detector.
 
@@ -50,6 +51,7 @@ def open_detector(
         device: where S3FD runs; CenterFace always runs on the CPU.
         s3fd_weights: the S3FD weight file; None looks in the usual places.
         fixed_batches: S3FD fills its batches up to one size, where a new size costs a compilation.
+        dtype: of S3FD's convolutions, by autocast; None is fp32, as the original has it.
 
     Raises:
         FaceDetectionError: weights missing or broken.
@@ -62,19 +64,23 @@ def open_detector(
     if choice == "s3fd":
         from face_detection.s3fd import S3FD
 
-        return S3FD(weights.get_s3fd(s3fd_weights), device, fixed_batches=fixed_batches)
+        file = weights.get_s3fd(s3fd_weights)
+        return S3FD(file, device, fixed_batches=fixed_batches, dtype=dtype)
     from face_detection.centerface import CenterFace
 
     return CenterFace()
 
 
 def best_box(detections: np.ndarray) -> Box | None:
-    """The first detection in whole pixels, or None: the face that the original takes.
+    """The first detection in whole pixels, or None: the face that the original takes."""
+    return in_pixels(detections[0, :4]) if len(detections) else None
+
+
+def in_pixels(box: np.ndarray) -> Box | None:
+    """A box x1, y1, x2, y2 in whole pixels, or None if nothing is left of it.
 
     Coordinates are cut off at zero and truncated, as the original does; they may reach past the
     right and the lower edge, where slicing an array stops by itself.
     """
-    if not len(detections):
-        return None
-    x1, y1, x2, y2 = (int(max(value, 0.0)) for value in detections[0, :4])
+    x1, y1, x2, y2 = (int(max(value, 0.0)) for value in box)
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None

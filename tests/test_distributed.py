@@ -19,7 +19,8 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import write_wav
 from wav2lip_npu.config import ExpertConfig
 from wav2lip_npu.metrics import MetricsFile
-from wav2lip_npu.preprocess import REPORT, _read_reports
+from wav2lip_npu.preprocess import OPTIONS
+from wav2lip_npu.report import REPORT, SHEET, read_reports
 
 THIN_CLI = Path(__file__).with_name("thin_cli.py")
 
@@ -142,8 +143,9 @@ def test_preprocess_in_shares(tmp_path: Path, face: np.ndarray) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "3 of 4 clips usable" in done.stderr
-    reports = _read_reports(out / REPORT)
+    reports = {entry.clip: entry for (entry,) in read_reports(out / REPORT).values()}
     assert sorted(reports) == ["a", "b", "c", "d"]
     assert [reports[name].faces for name in "abc"] == [5 + ord(name) % 3 for name in "abc"]
     assert reports["d"].rejected
-    assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c", REPORT]
+    written = sorted(path.name for path in out.iterdir())
+    assert written == sorted(["a", "b", "c", REPORT, SHEET, OPTIONS])

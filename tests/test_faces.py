@@ -1,40 +1,14 @@
-"""Box smoothing against the original's, and what happens where there is no face."""
+"""Margins of face boxes, and what happens where there is no face."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from formula import golden_json
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.faces import Misses, padded, smoothed
-from wav2lip_npu.video import Frame
+from wav2lip_npu.faces import Misses, padded
 
-SMOOTHING = golden_json("numbers")["windows"]["smoothing"]
 PICTURE = np.zeros((100, 80, 3), np.uint8)
-FRAME = Frame(time=0.0, image=PICTURE)
-
-
-def boxes_of(located):
-    return [box for _, box in located]
-
-
-def test_smoothing_is_the_originals() -> None:
-    located = [(FRAME, tuple(box)) for box in SMOOTHING["in"]]
-    assert boxes_of(smoothed(located)) == [tuple(box) for box in SMOOTHING["out"]]
-
-
-@pytest.mark.parametrize("frames", [0, 1, 2, 4, 5, 6])
-def test_smoothing_gives_a_box_for_every_frame(frames: int) -> None:
-    located = [(FRAME, (10, 10, 20, 20))] * frames
-    assert boxes_of(smoothed(located)) == [(10, 10, 20, 20)] * frames
-
-
-def test_smoothing_passes_over_frames_without_a_face() -> None:
-    boxes = [(0, 0, 10, 10), None, (20, 20, 30, 30), None, (40, 40, 50, 50), (60, 60, 70, 70)]
-    smooth = boxes_of(smoothed([(FRAME, box) for box in boxes]))
-    assert [box is None for box in smooth] == [box is None for box in boxes]
-    assert smooth[0] == (20, 20, 30, 30)  # the mean of the three in its window
 
 
 def test_boxes_stay_within_the_picture() -> None:

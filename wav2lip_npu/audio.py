@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import av
+import av.container
 import librosa
 import numpy as np
 import soxr
@@ -24,6 +25,7 @@ ROWS_PER_SECOND = SAMPLE_RATE // HOP  # 80
 PREEMPHASIS = 0.97
 REFERENCE_DB = 20.0  # subtracted from the level in dB
 FLOOR_DB = -100.0  # levels below are silence
+_SAMPLE_BYTES = 2  # of a WAV file
 MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
 
 
@@ -42,15 +44,36 @@ def load_audio(path: Path, *, start: float | None = None) -> np.ndarray:
     Raises:
         UserError: no such file, not media, no audio stream, or no samples in it.
     """
+    return np.concatenate(list(stream_audio(path, start=start)))
+
+
+def rate_and_channels(path: Path) -> tuple[int, int]:
+    """Sample rate in Hz and number of channels of a media file's first audio stream.
+
+    Raises:
+        UserError: no such file, not media, or no audio stream.
+    """
     with open_media(path) as container:
-        if not container.streams.audio:
-            raise UserError(f"{path}: has no audio stream")
-        stream = container.streams.audio[0]
-        pieces = list(_mono_16k(container.decode(stream), start))
-    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
-    if not len(samples):
+        stream = _audio_stream(container, path)
+        return stream.rate, stream.channels
+
+
+def stream_audio(path: Path, *, start: float | None = None) -> Iterator[np.ndarray]:
+    """``load_audio`` block by block, for sound of any length."""
+    empty = True
+    with open_media(path) as container:
+        stream = _audio_stream(container, path)
+        for block in _mono_16k(container.decode(stream), start):
+            empty = empty and not len(block)
+            yield block
+    if empty:
         raise UserError(f"{path}: its audio stream holds no sound")
-    return samples
+
+
+def _audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
+    if not container.streams.audio:
+        raise UserError(f"{path}: has no audio stream")
+    return container.streams.audio[0]
 
 
 def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[np.ndarray]:
@@ -79,14 +102,36 @@ def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def write_wav(path: Path, samples: np.ndarray) -> None:
-    """Write 16 kHz mono float samples in [-1, 1] as a 16-bit WAV file."""
-    integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+def write_wav(path: Path, samples: np.ndarray | Iterable[np.ndarray]) -> int:
+    """Write 16 kHz mono float samples in [-1, 1], whole or in blocks, as a 16-bit WAV file.
+
+    Returns:
+        The number of samples.
+    """
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
-        file.setsampwidth(2)
+        file.setsampwidth(_SAMPLE_BYTES)
         file.setframerate(SAMPLE_RATE)
-        file.writeframes(integers.tobytes())
+        for block in [samples] if isinstance(samples, np.ndarray) else samples:
+            integers = np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2")
+            file.writeframesraw(integers.tobytes())
+        return file.tell()
+
+
+def cut_wav(source: Path, target: Path, start: int, stop: int) -> int:
+    """Copy the samples from ``start`` up to ``stop``, as far as there are, into another WAV file.
+
+    Returns:
+        The number of samples.
+    """
+    with wave.open(str(source), "rb") as whole, wave.open(str(target), "wb") as part:
+        part.setparams(whole.getparams())
+        whole.setpos(min(start, whole.getnframes()))
+        left = stop - whole.tell()
+        while left > 0 and (block := whole.readframes(min(left, SAMPLE_RATE))):
+            part.writeframesraw(block)
+            left -= len(block) // _SAMPLE_BYTES
+        return part.tell()
 
 
 def melspectrogram(samples: np.ndarray) -> np.ndarray:

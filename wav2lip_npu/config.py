@@ -6,6 +6,7 @@ default and its text are what ``--help`` shows.
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from wav2lip_npu.errors import UserError
 
 NO_FACE_POLICIES = ("pass", "hold", "error")
 EXPERT_MODES = ("eval", "train")
+SCENE_CUT_POLICIES = ("keep", "split", "reject")
 
 
 def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
@@ -80,13 +82,39 @@ class PreprocessConfig(_DetectorOptions):
     preprocessed_root: Path = option("folder to write to; a clip keeps its path in --data_root")
     batch_size: int = option("frames that the face detector sees at once", 32)
     num_workers: int | None = option(
-        "clips cut at the same time (default: one for each core, or for each accelerator)", None
+        "clips cut at the same time (default: one on each core, up to four on each card)", None
     )
-    ngpu: int = option("accelerators to spread the clips over", 1)
+    devices: str | None = option(
+        "numbers of the cards to spread the clips over, as in 0,2,3 (default: the first --ngpu)",
+        None,
+    )
+    ngpu: int = option("cards to spread the clips over, the first ones", 1)
+    precision: str = option(
+        "arithmetic of S3FD; auto: the fastest that the device does natively",
+        "fp32",
+        choices=device.PRECISIONS,
+    )
+    detect_every: int = option(
+        "look for faces in each so manieth frame, and interpolate between", 1
+    )
+    smooth_boxes: bool = option("average the face boxes over five frames, as infer does", False)
+    scene_cuts: str = option(
+        "a video with scene cuts: keep it as one clip, split it into NAME-shot1, -shot2 …, or "
+        "reject it; a face is never followed over a cut",
+        "keep",
+        choices=SCENE_CUT_POLICIES,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "batch_size", "num_workers", "ngpu")
+        self._at_least(1, "batch_size", "num_workers", "ngpu", "detect_every")
+        if self.devices is not None and not re.fullmatch(r"\d+(,\d+)*", self.devices):
+            raise UserError(f"--devices {self.devices}: numbers of cards, as in 0,2,3")
+
+    @property
+    def cards(self) -> list[int]:
+        """The numbers of the cards to use."""
+        return [int(n) for n in self.devices.split(",")] if self.devices else [*range(self.ngpu)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, repeat
@@ -18,9 +17,8 @@ from wav2lip_npu import video
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.tracks import smoothed
 from wav2lip_npu.video import Frame
-
-SMOOTHED = 5  # boxes that are averaged, this frame's and the next four
 
 log = logging.getLogger(__name__)
 
@@ -191,30 +189,3 @@ def _fixed_box(box: tuple[int, int, int, int], image: np.ndarray) -> Box:
         size = f"{width} × {height} pixels"
         raise UserError(f"--box {top} {bottom} {left} {right}: top bottom left right within {size}")
     return left, top, right, bottom
-
-
-def smoothed(located: Iterable[Located]) -> Iterator[Located]:
-    """Each box averaged with those of the next four frames, in whole pixels.
-
-    As in the original the last four take the mean of the last five, of which those before them are
-    means already. Frames without a face take no part. (Of fewer than five frames the original
-    averages only the last few; here it is all.)
-    """
-    ahead: deque[Located] = deque()  # at most five, not yet averaged
-    tail: deque[Box | None] = deque(maxlen=SMOOTHED)  # the newest averages
-    for pair in located:
-        ahead.append(pair)
-        if len(ahead) == SMOOTHED:
-            frame, box = ahead.popleft()
-            tail.append(box and _mean([box, *(later for _, later in ahead)]))
-            yield frame, tail[-1]
-    while ahead:
-        frame, box = ahead.popleft()
-        before = [*tail][len(ahead) + 1 - SMOOTHED :]
-        tail.append(box and _mean([*before, box, *(later for _, later in ahead)]))
-        yield frame, tail[-1]
-
-
-def _mean(boxes: list[Box | None]) -> Box:
-    x1, y1, x2, y2 = np.mean([box for box in boxes if box is not None], axis=0)
-    return int(x1), int(y1), int(x2), int(y2)

@@ -1,112 +1,88 @@
-"""Videos to training data: face crops at 25 frames a second, and 16 kHz audio."""
+"""Videos to training data: face crops at 25 frames a second, and 16 kHz audio.
+
+Worker processes cut clips in ``.partial`` (see ``cutting``); this one writes the report of each and
+then moves it to its place. So a clip is there whole or not at all, and its report before it, and a
+run that was killed at any moment is continued to what one run would have made.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import multiprocessing
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 import face_detection
-from wav2lip_npu import audio, device, distributed, video
+from wav2lip_npu import device, distributed, report, video
 from wav2lip_npu.clips import AUDIO
 from wav2lip_npu.config import PreprocessConfig
+from wav2lip_npu.cutting import cut_video
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.windows import FPS
+from wav2lip_npu.report import ClipReport
 
-REPORT = "preprocess_report.jsonl"
+OPTIONS = "preprocess_options.json"  # what decides the crops
+PARTIAL = ".partial"  # where clips are before they are published
 PATIENCE = timedelta(days=30)  # of the first process of several, which ends last
+WORKERS_ON_CARD = 4  # clips at the same time on a card: one is decoded while another is looked at
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ClipReport:
-    """What became of one video."""
-
-    clip: str  # its path in the data root, without suffix
-    frames: int = 0  # at 25 a second
-    faces: int = 0  # frames with a face, each a crop
-    fps: float = 0.0  # of the source
-    audio_seconds: float = 0.0
-    rejected: str | None = None  # the reason, if nothing was written
+Reports = Mapping[str, list[ClipReport]]  # by the video's path in the data root
 
 
 def preprocess(config: PreprocessConfig) -> list[ClipReport]:
-    """Cut every video below the data root; clips already there are left alone.
+    """Cut every video below the data root; what is there already, and whole, is left alone.
 
-    A clip's folder appears when it is complete. What became of each is written to
-    ``preprocess_report.jsonl``. Of several processes each cuts its share.
+    What became of each is written to ``preprocess_report.jsonl``. Of several processes each cuts
+    its share.
 
     Returns:
-        A report for each clip, those of earlier runs included; only those of its share in a process
-        that is not the first.
+        A report for each clip, those of earlier runs included; none in a process that is not the
+        first of several.
 
     Raises:
-        UserError: no video there, the detector cannot be had, or not one clip is usable.
+        UserError: no video there, the detector cannot be had, clips there were cut with other
+            options, or not one clip is usable.
     """
     sources = find_videos(config.data_root)
     root = config.preprocessed_root
-    place = device.Device.open(config.device)
+    place = device.Device.open(config.device, config.precision)
+    detector = _open_detector(config, place)
+    workers = _choose_workers(config, place, detector)
     with distributed.join(place, patience=PATIENCE) as world:
-        if world.leads:
-            _merge_reports(root)  # of an earlier run that was interrupted
-        world.wait_for_all()
-        if world.size > 1:
-            log.info("%d videos, shared by %d processes; of this one:", len(sources), world.size)
+        with world.leader_first():
+            if world.leads:
+                _check_options(config, detector)
+                report.merge_reports(root)  # of an earlier run that was interrupted
+                shutil.rmtree(root / PARTIAL, ignore_errors=True)
+            former = report.read_reports(root / report.REPORT)
         share = dict(islice(sources.items(), world.rank, None, world.size))
-        reports = _preprocess_share(share, config, place, world)
+        if world.size > 1:
+            log.info("%d videos, %d for each of %d processes", len(sources), len(share), world.size)
+        _cut_share(share, former, config, workers, world)
         world.wait_for_all()
-        if world.leads:
-            _merge_reports(root)
-            if world.size > 1:
-                merged = _read_reports(root / REPORT)
-                reports = [merged[clip] for clip in sources if clip in merged]
-            _summarize(reports, root / REPORT)
+        if not world.leads:
+            return []
+        merged = report.merge_reports(root)
+        shutil.rmtree(root / PARTIAL, ignore_errors=True)
+    reports = [entry for source in sources for entry in merged.get(source, [])]
+    report.summarize(reports, root)
     return reports
 
 
-def _preprocess_share(
-    sources: dict[str, Path],
-    config: PreprocessConfig,
-    place: device.Device,
-    world: distributed.World,
-) -> list[ClipReport]:
-    reports = _read_reports(config.preprocessed_root / REPORT)
-    todo: dict[str, Path] = {}
-    for clip, path in sources.items():
-        folder = config.preprocessed_root / clip
-        if not (folder / AUDIO).is_file():  # written last
-            todo[clip] = path
-        elif clip not in reports or reports[clip].rejected is not None:
-            reports[clip] = _describe(folder, clip)
-    log.info("%d videos, %d of them cut already", len(sources), len(sources) - len(todo))
-    if todo:
-        workers = _choose_workers(config, place)
-        path = _report_path(config.preprocessed_root, world.rank)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as lines:
-            cut = _cut_all(todo, config, workers)
-            for report in tqdm(cut, total=len(todo), unit="clip", disable=world.hides_progress):
-                reports[report.clip] = report
-                print(json.dumps(asdict(report)), file=lines, flush=True)
-    return [reports[clip] for clip in sources if clip in reports]
-
-
 def find_videos(root: Path) -> dict[str, Path]:
-    """The videos below a folder: path in it without suffix → file.
+    """The videos below a folder: path in it → file.
+
+    A file whose suffix tells nothing is looked into.
 
     Raises:
         UserError: no such folder, no video in it, or two that differ in their suffix only.
@@ -114,89 +90,148 @@ def find_videos(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise UserError(f"--data_root {root}: no such folder")
     videos: dict[str, Path] = {}
+    by_clip: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in video.VIDEO_SUFFIXES and path.is_file():
-            clip = path.relative_to(root).with_suffix("").as_posix()
-            if clip in videos:
-                raise UserError(f"{path} and {videos[clip]}: would both become {clip}; rename one")
-            videos[clip] = path
+        if path.is_file() and video.is_video(path):
+            source = path.relative_to(root)
+            clip = source.with_suffix("").as_posix()
+            if clip in by_clip:
+                raise UserError(f"{path} and {by_clip[clip]}: would both become {clip}; rename one")
+            by_clip[clip] = videos[source.as_posix()] = path
     if not videos:
         kinds = " ".join(sorted(video.VIDEO_SUFFIXES))
         raise UserError(f"--data_root {root}: no video in it, at any depth ({kinds})")
     return videos
 
 
-def cut_clip(
-    source: Path, target: Path, clip: str, detector: face_detection.Detector, batch_size: int
-) -> ClipReport:
-    """Cut one video into ``target``: ``N.jpg`` for each frame N with a face, and ``audio.wav``.
+def _check_options(config: PreprocessConfig, detector: face_detection.Detector) -> None:
+    """Keep crops of different kinds from being mixed.
 
-    Work is done in a folder beside, which takes the name ``target`` at the end: a clip is there
-    whole or not at all. A video that cannot be used is reported, not raised.
+    Raises:
+        UserError: the clips there were cut with other options.
     """
-    work = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        info = video.probe(source)
-        sound = audio.load_audio(source, start=info.start)
-        work.mkdir(parents=True)
-        frames = faces = 0
-        for batch in _batches(video.at_rate(video.read_frames(source), FPS), batch_size):
-            for image, found in zip(batch, detector.detect(batch), strict=True):
-                box = face_detection.best_box(found)
-                if box is not None:
-                    x1, y1, x2, y2 = box
-                    cv2.imwrite(str(work / f"{frames}.jpg"), image[y1:y2, x1:x2])
-                    faces += 1
-                frames += 1
-        if not faces:
-            raise UserError(f"{source}: no face in any of its {frames} frames")
-        audio.write_wav(work / AUDIO, sound)
-        shutil.rmtree(target, ignore_errors=True)  # the rest of a cut that was interrupted
-        work.rename(target)
-    except UserError as error:
-        return ClipReport(clip=clip, rejected=str(error))
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return ClipReport(
-        clip=clip,
-        frames=frames,
-        faces=faces,
-        fps=round(float(info.fps), 3),
-        audio_seconds=round(len(sound) / audio.SAMPLE_RATE, 3),
-    )
+    names = ("detect_every", "smooth_boxes", "scene_cuts")
+    options = {"detector": detector.name, **{name: getattr(config, name) for name in names}}
+    if detector.name == "s3fd":
+        options["precision"] = config.precision
+    path = config.preprocessed_root / OPTIONS
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+        return
+    former = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(former.keys() | options.keys()):
+        if former.get(name) != options.get(name):
+            raise UserError(
+                f"--preprocessed_root {path.parent}: its clips were cut with --{name} "
+                f"{former.get(name)}, not {options.get(name)}; give that, or another folder"
+            )
 
 
-def _batches(frames: Iterator[video.Frame], size: int) -> Iterator[list[np.ndarray]]:
-    while batch := [frame.image for frame in islice(frames, size)]:
-        yield batch
+def _choose_workers(
+    config: PreprocessConfig, place: device.Device, detector: face_detection.Detector
+) -> list[int]:
+    """A worker for each clip to be cut at the same time: how many cards from ``place`` its card is.
+
+    Raises:
+        UserError: ``--devices`` names a card that is not there, or that is another process's.
+    """
+    kind = place.torch_device.type
+    if detector.name != "s3fd" or kind == device.CPU:
+        workers = config.num_workers or device.share_of_cores()
+        log.info(
+            "face detector: %s on %s, clips at the same time: %d",
+            detector.name,
+            device.CPU,
+            workers,
+        )
+        return [0] * workers
+    if config.devices and ":" in config.device:
+        raise UserError(f"--devices {config.devices}: has no effect with --device {config.device}")
+    for number in config.cards if config.devices else []:
+        device.Device.open(f"{kind}:{number}")
+    cards = config.cards
+    workers = config.num_workers or min(device.share_of_cores(), WORKERS_ON_CARD * len(cards))
+    log.info(
+        "face detector: %s on %s (%s), cards: %d, clips at the same time: %d",
+        detector.name, kind, place.reason, len(cards), max(workers, len(cards)),
+    )  # fmt: skip
+    return [cards[number % len(cards)] for number in range(max(workers, len(cards)))]
 
 
-def _choose_workers(config: PreprocessConfig, place: device.Device) -> int:
-    """How many clips to cut at the same time: one on each accelerator, else one on each core."""
-    detector = _open_detector(config)
-    on_card = detector.name == "s3fd" and place.torch_device.type != "cpu"
-    workers = config.num_workers or (config.ngpu if on_card else device.share_of_cores())
-    where = f"{place.torch_device.type} ({place.reason})" if on_card else "cpu"
-    log.info("face detector: %s on %s, clips at the same time: %d", detector.name, where, workers)
-    return workers
+def _cut_share(
+    sources: Mapping[str, Path],
+    former: Reports,
+    config: PreprocessConfig,
+    workers: list[int],
+    world: distributed.World,
+) -> None:
+    """Cut and publish the videos that are not done, and write their reports."""
+    root = config.preprocessed_root
+    path = report.report_path(root, world.rank)
+    todo: list[ClipReport] = []
+    for source, file in sources.items():
+        known = former.get(source, [])
+        if report.is_done(known, file, root):
+            continue
+        status = file.stat()
+        described = ClipReport(
+            clip=Path(source).with_suffix("").as_posix(),
+            source=source,
+            source_bytes=status.st_size,
+            source_time=status.st_mtime_ns,
+        )
+        if not known and (root / described.clip / AUDIO).is_file():
+            report.append_reports(path, [report.describe(root / described.clip, described)])
+        else:
+            todo.append(described)
+    log.info("%d videos, %d of them done already", len(sources), len(sources) - len(todo))
+    work = root / PARTIAL / str(os.getpid())
+    cut = _cut_all(todo, work, config, workers)
+    for reports in tqdm(cut, total=len(todo), unit="clip", disable=world.hides_progress):
+        _publish(reports, former.get(reports[0].source, []), work, root, path)
 
 
-def _cut_all(todo: dict[str, Path], config: PreprocessConfig, workers: int) -> Iterator[ClipReport]:
-    """Cut clips in worker processes and report on each as it is done."""
+def _publish(
+    reports: list[ClipReport], former: list[ClipReport], work: Path, root: Path, path: Path
+) -> None:
+    """Write a video's reports, then move its clips to their places."""
+    report.append_reports(path, reports)
+    for entry in former:
+        if entry.rejected is None:
+            shutil.rmtree(root / entry.clip, ignore_errors=True)
+    folder = work / reports[0].source
+    for entry in reports:
+        if entry.rejected is None:
+            target = root / entry.clip
+            shutil.rmtree(target, ignore_errors=True)  # the rest of a cut that was interrupted
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / entry.clip).rename(target)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cut_all(
+    todo: list[ClipReport], work: Path, config: PreprocessConfig, workers: list[int]
+) -> Iterator[list[ClipReport]]:
+    """Cut videos in worker processes and give the reports of each as it is done."""
+    if not todo:
+        return
     context = multiprocessing.get_context("spawn")  # a fork must not touch an accelerator
-    numbers = context.Queue()
-    for number in range(workers):
-        numbers.put(number)
-    pool = ProcessPoolExecutor(workers, context, _Worker.start, (config, workers, numbers))
+    cards = context.Queue()
+    for card in workers:
+        cards.put(card)
+    start = (config, len(workers), cards)
+    pool = ProcessPoolExecutor(len(workers), context, _Worker.start, start)
     try:
-        jobs = [pool.submit(_Worker.cut, clip, path) for clip, path in todo.items()]
+        jobs = [pool.submit(_Worker.cut, entry, work) for entry in todo]
         for job in as_completed(jobs):
             yield job.result()
     except BrokenProcessPool:
         raise UserError(
             "a process that cuts clips was killed, for want of memory perhaps: run again, which "
-            f"goes on from here, with --num_workers below {workers}"
+            f"goes on from here, with --num_workers below {len(workers)}"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -209,80 +244,24 @@ class _Worker:
     detector: face_detection.Detector
 
     @classmethod
-    def start(cls, config: PreprocessConfig, workers: int, numbers: multiprocessing.Queue) -> None:
+    def start(cls, config: PreprocessConfig, workers: int, cards: multiprocessing.Queue) -> None:
         distributed.follow_parent()  # which lets a worker finish its clip
         device.limit_threads(workers)
         cls.config = config
-        cls.detector = _open_detector(config, card=numbers.get() % config.ngpu)
+        place = device.Device.open(config.device, config.precision).further(cards.get())
+        cls.detector = _open_detector(config, place)
 
     @classmethod
-    def cut(cls, clip: str, source: Path) -> ClipReport:
-        target = cls.config.preprocessed_root / clip
-        return cut_clip(source, target, clip, cls.detector, cls.config.batch_size)
+    def cut(cls, entry: ClipReport, work: Path) -> list[ClipReport]:
+        source = cls.config.data_root / entry.source
+        return cut_video(source, work / entry.source, entry, cls.detector, cls.config)
 
 
-def _open_detector(config: PreprocessConfig, *, card: int = 0) -> face_detection.Detector:
-    place = device.Device.open(config.device).further(card)
+def _open_detector(config: PreprocessConfig, place: device.Device) -> face_detection.Detector:
     return face_detection.open_detector(
         config.detector,
         device=place.torch_device,
         s3fd_weights=config.s3fd,
         fixed_batches=place.wants_fixed_shapes,
+        dtype=place.dtype,
     )
-
-
-def _describe(folder: Path, clip: str) -> ClipReport:
-    """The report of a clip that an interrupted run, or another program, has left without one."""
-    numbers = [int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal()]
-    return ClipReport(clip=clip, frames=max(numbers, default=-1) + 1, faces=len(numbers))
-
-
-def _report_path(root: Path, rank: int) -> Path:
-    """Where a process writes; those after the first have files of their own until the end."""
-    path = root / REPORT
-    return path if rank == 0 else path.with_suffix(f".{rank}{path.suffix}")
-
-
-def _read_reports(path: Path) -> dict[str, ClipReport]:
-    """The newest report of each clip, from earlier runs."""
-    reports = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, TypeError):  # a line that was being written when power failed
-                report = ClipReport(**json.loads(line))
-                reports[report.clip] = report
-    return reports
-
-
-def _merge_reports(root: Path) -> None:
-    """Put what several processes have written into the one file."""
-    path = root / REPORT
-    parts = sorted(root.glob(f"{path.stem}.*{path.suffix}"))
-    if not parts:
-        return
-    reports = _read_reports(path)
-    for part in parts:
-        reports |= _read_reports(part)
-    partial = path.with_suffix(".partial")
-    lines = (json.dumps(asdict(report)) + "\n" for report in reports.values())
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
-    for part in parts:
-        part.unlink()
-
-
-def _summarize(reports: list[ClipReport], path: Path) -> None:
-    """Log what there is now and name what was rejected."""
-    usable = [report for report in reports if report.rejected is None]
-    frames, faces = sum(r.frames for r in usable), sum(r.faces for r in usable)
-    log.info(
-        "%d of %d clips usable: %d frames, %d with a face (%.2f %%), %.1f minutes of audio",
-        len(usable), len(reports), frames, faces, 100 * faces / max(frames, 1),
-        sum(r.audio_seconds for r in usable) / 60,
-    )  # fmt: skip
-    for report in reports:
-        if report.rejected is not None:
-            log.warning("rejected %s", report.rejected)
-    log.info("report: %s", path)
-    if not usable:
-        raise UserError(f"not one of {len(reports)} videos is usable; {path} has the reasons")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 
 from face_detection import Box
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media import open_media
+from wav2lip_npu.media import has_stream, open_media
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -43,6 +44,7 @@ class VideoInfo:
 
     fps: Fraction  # the nominal rate; of a stream of varying rate, the rate of its finest steps
     start: float  # seconds of the file's clock at its first frame
+    seconds: float | None  # how long it is by its header; None where that does not say
     colorspace: int  # FFmpeg's number of the YUV matrix; 2 where the file does not say
     color_range: int  # FFmpeg's number: 0 not said, 1 limited (16-235), 2 full
 
@@ -58,10 +60,12 @@ def probe(path: Path) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
+        length, unit = stream.duration, stream.time_base
         rate = stream.guessed_rate or stream.average_rate or Fraction(25)
         return VideoInfo(
             fps=Fraction(rate),
             start=float(first.time or 0.0),
+            seconds=float(length * unit) if length is not None and unit is not None else None,
             colorspace=int(first.colorspace),
             color_range=int(first.color_range),
         )
@@ -94,6 +98,20 @@ def is_image(path: Path) -> bool:
     """
     with open_media(path) as container:
         return container.format.name == "image2" or container.format.name.endswith("_pipe")
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its suffix or, where that tells nothing, by its content."""
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    kinds = mimetypes.MimeTypes().types_map[True]  # Python's own: the same on every machine
+    kind = kinds.get(path.suffix.lower(), "video/unknown")
+    if path.name.startswith(".") or not kind.startswith("video/"):
+        return False
+    try:
+        return has_stream(path, "video") and not is_image(path)
+    except UserError:
+        return False
 
 
 def read_image(path: Path) -> np.ndarray:

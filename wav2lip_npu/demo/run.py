@@ -19,7 +19,7 @@ from wav2lip_npu.demo.speech import Speech, mouth_track, speak
 from wav2lip_npu.demo.talking_head import portraits, render
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import CURVES, MetricsFile
-from wav2lip_npu.preprocess import REPORT
+from wav2lip_npu.report import REPORT
 from wav2lip_npu.windows import FPS
 
 SENTENCES = (
