@@ -4,6 +4,7 @@ import threading
 import time
 import wave
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import numbered, tone, write_video
 
-from wav2lip_npu import cutting
+from wav2lip_npu import cutting, video
 from wav2lip_npu.audio import load_audio, write_wav
 from wav2lip_npu.clips import AUDIO
 from wav2lip_npu.config import PreprocessConfig
@@ -258,7 +259,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert any("10 crops: training leaves out" in text for text in report.warnings)
     assert report.rejected is None
     low = replace(report, audio_rate=8000)
-    assert any("8000 Hz" in text for text in cutting._warnings(low))
+    assert any("8000 Hz" in text for text in cutting._about_clip(low))
 
 
 def test_a_file_that_ends_early_is_told(tmp_path: Path, sound: Path) -> None:
@@ -314,3 +315,14 @@ def test_ahead_stays_within_bounds_and_stops() -> None:
     assert len(made) <= 6
     items.close()
     assert threading.active_count() == before
+
+
+def test_odd_files_are_told_of(tmp_path: Path, sound: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(5), fps=30, audio=sound)
+    info = video.probe(source)
+    assert cutting._about_file(source, info) == []
+    (told,) = cutting._about_file(source, replace(info, mean_fps=Fraction(22)))
+    assert told == "the frame rate varies: 22.00 on the mean, 30.00 at its finest"
+    renamed = source.rename(tmp_path / "a.dat")
+    (report,) = cut(renamed, tmp_path / "out", Script(*[[LARGE]] * 5))
+    assert "a.dat: no video by its suffix, but by its content" in report.warnings

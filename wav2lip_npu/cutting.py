@@ -33,6 +33,7 @@ from wav2lip_npu.windows import FPS
 KEPT_BYTES = 2**27  # of pictures between the two passes: 128 MiB, a minute of LRS2
 SAMPLES_PER_FRAME = audio.SAMPLE_RATE // FPS  # 640
 MISSING = 0.2  # seconds of picture or sound that may be missing unnamed
+VARYING = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
 
 Item = TypeVar("Item")
 
@@ -97,10 +98,12 @@ def _cut(
         report,
         width=survey.width,
         height=survey.height,
+        rotation=info.rotation,
         fps_in=round(float(info.fps), 3),
         shots=len(survey.cuts) + 1,
         audio_rate=rate,
         audio_channels=channels,
+        warnings=_about_file(source, info),
     )
     if config.scene_cuts == "split" and survey.cuts:
         reports = [_finish_shot(shot, source, work, report) for shot in shots]
@@ -259,8 +262,7 @@ def _finish_shot(shot: Shot, source: Path, work: Path, report: ClipReport) -> Cl
         return replace(report, clip=shot.clip, first_frame=shot.start, rejected=rejected)
     start, stop = shot.start * SAMPLES_PER_FRAME, shot.stop * SAMPLES_PER_FRAME
     samples = audio.cut_wav(work / AUDIO, folder / AUDIO, start, stop)
-    report = _measured(report, shot, samples)
-    return replace(report, warnings=_warnings(report))
+    return _measured(report, shot, samples)
 
 
 def _finish_whole(
@@ -268,19 +270,19 @@ def _finish_whole(
 ) -> ClipReport:
     """Tell of a clip that is the whole video."""
     report = _measured(report, shot, samples)
-    seconds, warnings = report.frames / FPS, _warnings(report)
+    seconds, warnings = report.frames / FPS, []
     if announced is not None and announced - seconds > MISSING:
         told = f"{seconds:.2f} s of the {announced:.2f} s that its header tells"
-        warnings.insert(0, f"truncated: {told}")
+        warnings.append(f"truncated: {told}")
     if report.shots > 1:
         warnings.append(f"{report.shots} shots: the face that is largest over all was taken")
-    return replace(report, warnings=warnings)
+    return replace(report, warnings=[*report.warnings, *warnings])
 
 
 def _measured(report: ClipReport, shot: Shot, samples: int) -> ClipReport:
     sides = np.array([(x2 - x1, y2 - y1) for x1, y1, x2, y2 in shot.boxes.values()])
     width, height = sides.mean(axis=0).round(1).tolist()
-    return replace(
+    report = replace(
         report,
         clip=shot.clip,
         first_frame=shot.start,
@@ -293,9 +295,21 @@ def _measured(report: ClipReport, shot: Shot, samples: int) -> ClipReport:
         box_largest=int(sides[:, 1].max()),
         audio_seconds=round(samples / audio.SAMPLE_RATE, 3),
     )
+    return replace(report, warnings=[*report.warnings, *_about_clip(report)])
 
 
-def _warnings(report: ClipReport) -> list[str]:
+def _about_file(source: Path, info: video.VideoInfo) -> list[str]:
+    """What a user should know of a video that is used."""
+    found = []
+    if source.suffix.lower() not in video.VIDEO_SUFFIXES:
+        found.append(f"{source.name}: no video by its suffix, but by its content")
+    if abs(info.mean_fps / info.fps - 1) > VARYING:
+        mean, finest = float(info.mean_fps), float(info.fps)
+        found.append(f"the frame rate varies: {mean:.2f} on the mean, {finest:.2f} at its finest")
+    return found
+
+
+def _about_clip(report: ClipReport) -> list[str]:
     """What a user should know of a clip that is kept."""
     missing = report.frames / FPS - report.audio_seconds
     found = []

@@ -33,6 +33,7 @@ class ClipReport:
     source_time: int = 0  # of its last change, ns
     width: int = 0  # of the picture, upright
     height: int = 0
+    rotation: int = 0  # degrees that it was turned for that, counter-clockwise
     fps_in: float = 0.0
     fps_out: float = FPS
     first_frame: int = 0  # in the video, at 25 a second; not 0 for a later shot only

@@ -43,6 +43,8 @@ class VideoInfo:
     """What a file says of its first video stream."""
 
     fps: Fraction  # the nominal rate; of a stream of varying rate, the rate of its finest steps
+    mean_fps: Fraction  # by the number of frames; another than ``fps`` where the rate varies
+    rotation: int  # degrees that pictures are turned, counter-clockwise, to be upright
     start: float  # seconds of the file's clock at its first frame
     seconds: float | None  # how long it is by its header; None where that does not say
     colorspace: int  # FFmpeg's number of the YUV matrix; 2 where the file does not say
@@ -64,6 +66,8 @@ def probe(path: Path) -> VideoInfo:
         rate = stream.guessed_rate or stream.average_rate or Fraction(25)
         return VideoInfo(
             fps=Fraction(rate),
+            mean_fps=Fraction(stream.average_rate or rate),
+            rotation=_rotation(first),
             start=float(first.time or 0.0),
             seconds=float(length * unit) if length is not None and unit is not None else None,
             colorspace=int(first.colorspace),
@@ -82,12 +86,16 @@ def read_frames(path: Path) -> Iterator[Frame]:
         stream.thread_type = "AUTO"
         for picture in container.decode(stream):
             image: np.ndarray = picture.to_ndarray(format="bgr24")
-            quarter_turns = round(getattr(picture, "rotation", 0) / 90)  # counter-clockwise
-            turned = quarter_turns % 4 != 0
+            turned = _rotation(picture)
             if turned:
-                image = np.ascontiguousarray(np.rot90(image, quarter_turns))
+                image = np.ascontiguousarray(np.rot90(image, turned // 90))
             decoded = None if turned else picture
             yield Frame(time=float(picture.time or 0.0), image=image, decoded=decoded)
+
+
+def _rotation(picture: av.VideoFrame) -> int:
+    """0, 90, 180 or 270 degrees, counter-clockwise; older versions of PyAV do not tell."""
+    return round(getattr(picture, "rotation", 0) / 90) % 4 * 90
 
 
 def is_image(path: Path) -> bool:
