@@ -1,0 +1,253 @@
+"""Training items a second: ours, a plain reader of the same folders, and the original.
+
+Run from the project's root: ``python -m benchmarks.loader --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import measure, original
+from wav2lip_npu import data
+from wav2lip_npu.audio import load_audio, melspectrogram
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.tasks import as_images, masked
+from wav2lip_npu.windows import (
+    FACE_SIZE,
+    LOWER_HALF,
+    WINDOW_FRAMES,
+    WINDOW_ROWS,
+    expert_row,
+    generator_rows,
+)
+
+Batch = dict[str, torch.Tensor]
+
+BATCH_SIZES = {"expert": 64, "generator": 16}  # the original's
+MIN_CROPS = 16  # of a clip, as the original has it
+
+
+def ours(task: str, data_root: Path, filelist: Path) -> Iterator[Batch]:
+    """Batches without end, as training gets them with ``--num_workers 0``."""
+    recipe = {"expert": data.EXPERT, "generator": data.GENERATOR}[task]
+    clips = data.read_clips(data_root, filelist, recipe.mel_rows)
+    sampler = data.WindowSampler(clips, seed=0)
+    dataset = data.WindowDataset(sampler.window, recipe.load)
+    return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=data.Consecutive(0)))
+
+
+def ours_as_floats(task: str, data_root: Path, filelist: Path) -> Iterator[Batch]:
+    """The same, made on this CPU into the networks' inputs, which is what the original delivers."""
+    for batch in ours(task, data_root, filelist):
+        if task == "expert":
+            yield {**batch, "faces": as_images(batch["faces"]).flatten(1, 2)}
+        else:
+            target = as_images(batch["target"]).transpose(1, 2)
+            reference = as_images(batch["reference"]).transpose(1, 2)
+            faces = torch.cat([masked(target), reference], dim=1)
+            yield {"mel": batch["mel"], "faces": faces, "target": target}
+
+
+OURS: dict[str, Callable[[str, Path, Path], Iterator[Batch]]] = {
+    "ours": ours,
+    "ours, as floats": ours_as_floats,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A clip as the plain reader knows it."""
+
+    folder: Path
+    crops: set[int]
+    mel: Path  # a NumPy file
+    rows: int  # of the mel spectrogram
+
+
+def list_clips(data_root: Path, filelist: Path, mels: Path) -> list[Listed]:
+    """List the clips of a file list that have crops enough, and write their mel spectrograms."""
+    clips = []
+    for number, folder in enumerate(list_folders(data_root, filelist)):
+        crops = {int(path.stem) for path in folder.glob("*.jpg")}
+        if len(crops) >= MIN_CROPS:
+            mel = melspectrogram(load_audio(folder / "audio.wav"))
+            path = mels / f"{number}.npy"
+            np.save(path, mel)
+            clips.append(Listed(folder=folder, crops=crops, mel=path, rows=mel.shape[1]))
+    return clips
+
+
+class Folder(Dataset[Batch]):
+    """What is simplest: folders are listed and mels computed once, all else is read for each item.
+
+    Items are ours: the same tensors, in bytes.
+    """
+
+    def __init__(self, task: str, clips: list[Listed]) -> None:
+        self.task = task
+        self.random = np.random.default_rng(0)
+        self.clips: list[tuple[Listed, list[int], list[int]]] = []
+        for clip in clips:
+            starts = [s for s in clip.crops if clip.crops.issuperset(range(s, s + WINDOW_FRAMES))]
+            last = clip.rows - WINDOW_ROWS
+            targets = [s for s in starts if s >= 1 and max(mel_rows(task, s)) <= last]
+            if targets:
+                self.clips.append((clip, targets, starts))
+
+    def __len__(self) -> int:
+        """An epoch is as long as the original's."""
+        return len(self.clips)
+
+    def __getitem__(self, _: int) -> Batch:
+        """A random window of a random clip, as in the original."""
+        clip, targets, starts = self.clips[self.random.integers(len(self.clips))]
+        target, other = int(self.random.choice(targets)), int(self.random.choice(starts))
+        mel = np.load(clip.mel)
+        rows = mel_rows(self.task, target)
+        item = {"mel": torch.from_numpy(np.stack([mel[:, r : r + WINDOW_ROWS] for r in rows]))}
+        if self.task == "expert":
+            matched = bool(self.random.integers(2))
+            faces = read_window(clip.folder, target if matched else other)
+            lower_halves = torch.from_numpy(faces[:, LOWER_HALF:].copy())
+            return {**item, "faces": lower_halves, "label": torch.tensor(float(matched))}
+        windows = {"target": target, "reference": other}
+        return item | {k: torch.from_numpy(read_window(clip.folder, s)) for k, s in windows.items()}
+
+
+def mel_rows(task: str, start: int) -> list[int]:
+    """First rows of the mel windows of an item."""
+    return [expert_row(start), *(generator_rows(start) if task == "generator" else [])]
+
+
+def read_window(folder: Path, start: int) -> np.ndarray:
+    """Five crops, uint8 (5, 96, 96, 3)."""
+    faces = []
+    for number in range(start, start + WINDOW_FRAMES):
+        crop = cv2.imread(str(folder / f"{number}.jpg"))
+        assert crop is not None, f"{folder}: crop {number} cannot be read"
+        faces.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
+    return np.stack(faces)
+
+
+def list_folders(data_root: Path, filelist: Path) -> list[Path]:
+    """The folders that a file list names, each in the first word of a line."""
+    lines = filelist.read_text(encoding="utf-8").splitlines()
+    return [data_root / line.split()[0] for line in lines if line.strip()]
+
+
+def folder_reader(task: str, clips: list[Listed]) -> Iterator[Batch]:
+    """Batches of ``Folder`` without end."""
+    dataset = Folder(task, clips)
+    while True:
+        yield from DataLoader(dataset, BATCH_SIZES[task])
+
+
+def contender(batches: Iterator[Batch], items: int) -> measure.Contender:
+    """Draw at least so many items a round."""
+    start = time.perf_counter()
+    next(batches)
+    ready = time.perf_counter() - start
+
+    def draw() -> measure.Round:
+        start, count, size = time.perf_counter(), 0, 0
+        while count < items:
+            batch = next(batches)
+            count += len(batch["mel"])
+            size += sum(part.nbytes for part in batch.values())
+        seconds = time.perf_counter() - start
+        return measure.Round(seconds=seconds, count=count, extra={"bytes": size, "ready": ready})
+
+    return draw
+
+
+def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None:
+    """Measure one task and print its table."""
+    where = options.data_root, options.filelists / "train.txt"
+    contenders: dict[str, measure.Contender] = {}
+    with ExitStack() as stack:
+        own = {name: contender(make(task, *where), options.items) for name, make in OURS.items()}
+        if options.original:
+            contenders["original"] = stack.enter_context(
+                original.start(
+                    options.original,
+                    task,
+                    threads=options.threads,
+                    filelists=options.filelists,
+                    data_root=options.data_root,
+                    batch_size=BATCH_SIZES[task],
+                    items=options.items,
+                )
+            )
+        contenders["folder"] = contender(folder_reader(task, clips), options.items)
+        results = measure.take_turns(contenders | own, options.rounds)
+    print(f"\n{task}, batches of {BATCH_SIZES[task]}")
+    print_results(results)
+
+
+def print_results(results: dict[str, list[measure.Round]]) -> None:
+    """A row for each contender, with ratios to the first."""
+    first, *_ = results
+    base = measure.middle(results[first])
+    rows = []
+    for name, rounds in results.items():
+        result = measure.middle(rounds)
+        rows.append(
+            (
+                name,
+                f"{result.rate:.1f}",
+                measure.spread(rounds, 1),
+                f"{result.rate / base.rate:.2f}",
+                f"{result.extra['bytes'] / result.seconds / 1e6:.1f}",
+                f"{result.extra['ready']:.1f}",
+            )
+        )
+    measure.print_table(("", "items/s", "of rounds", f"× {first}", "MB/s", "ready in s"), rows)
+
+
+def print_read_rates(files: list[Path]) -> None:
+    """One line on how fast the clips' files can be read; it leaves them in the system's cache."""
+    size = sum(path.stat().st_size for path in files) / 1e6
+    disk, cache = (measure.read_rate(files, from_disk=first) / 1e6 for first in (True, False))
+    print(f"{len(files)} files, {size:.0f} MB: from disk {disk:.0f} MB/s, cached {cache:.0f} MB/s")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--data_root", type=Path, required=True, help="folder of the preprocessed clips")
+    add("--filelists", type=Path, default=Path("filelists"), help="folder of train.txt")
+    add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
+    add("--task", choices=(*BATCH_SIZES, "both"), default="both")
+    add("--items", type=int, default=640, help="items a round")
+    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
+    add("--threads", type=int, default=1, help="of each loader; in training it has one core")
+    options = parser.parse_args()
+    options.data_root = options.data_root.resolve()
+    measure.limit_threads(options.threads)
+    try:
+        print(measure.describe_machine(options.threads))
+        folders = list_folders(options.data_root, options.filelists / "train.txt")
+        print(f"memory copies {measure.copy_rate() / 1e9:.1f} GB/s")
+        print_read_rates([path for folder in folders for path in sorted(folder.iterdir())])
+        with TemporaryDirectory() as mels:
+            clips = list_clips(options.data_root, options.filelists / "train.txt", Path(mels))
+            for task in BATCH_SIZES if options.task == "both" else (options.task,):
+                compare(task, clips, options)
+    except (UserError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The original Wav2Lip, measured in a process of its own.
+
+Modules of the original have names that are also ours, its scripts read their options as they are
+imported, and its paths begin at the current folder. So it runs from a mirror of the user's checkout
+(a temporary folder of links) that also has the file lists and the weights where it looks for them.
+
+``start`` is the side of the benchmark; run as a script, this file is the other one: each line on
+its standard input asks for a round and is answered by one of JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Contender
+
+LISTS = "filelists"
+S3FD = "face_detection/detection/sfd/s3fd.pth"
+SCRIPTS = {"expert": "color_syncnet_train", "generator": "wav2lip_train"}
+
+Answer = dict[str, Any]  # the fields of a Round
+
+
+@contextmanager
+def start(
+    checkout: Path,
+    job: str,
+    *,
+    threads: int,
+    filelists: Path | None = None,
+    s3fd: Path | None = None,
+    **options: object,
+) -> Iterator[Contender]:
+    """Start the original; what comes is asked for a round with each call.
+
+    Args:
+        checkout: the user's; only read.
+        job: "expert" or "generator" (see ``load``), or "preprocess" (see ``preprocess``).
+        threads: what NumPy, OpenCV and torch may use.
+        filelists: folder of train.txt, for the first two.
+        s3fd: weight file, for the last.
+        options: arguments of the job.
+
+    Raises:
+        SystemExit: it failed; its own message is on standard error.
+    """
+    from benchmarks.measure import Round
+
+    if not (checkout / "wav2lip_train.py").is_file():
+        raise SystemExit(f"--original {checkout}: no checkout of Wav2Lip, has no wav2lip_train.py")
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    text = json.dumps({"threads": threads, **options}, default=str)
+    with TemporaryDirectory() as folder:
+        mirror = Path(folder) / "checkout"
+        _mirror(checkout.resolve(), mirror, filelists, s3fd)
+        with subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), job, text],
+            cwd=mirror,
+            env={**os.environ, **limits},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None
+            asked, answers = process.stdin, process.stdout
+
+            def measure() -> Round:
+                print(file=asked, flush=True)
+                answer = answers.readline()
+                if not answer:
+                    raise SystemExit("the original has failed")
+                return Round(**json.loads(answer))
+
+            try:
+                yield measure
+            finally:
+                process.kill()
+
+
+def _mirror(checkout: Path, mirror: Path, filelists: Path | None, s3fd: Path | None) -> None:
+    """Real folders, or Python would write its caches into the checkout, and links to the files."""
+    left_out = shutil.ignore_patterns(".git", "__pycache__", LISTS, Path(S3FD).name)
+    shutil.copytree(checkout, mirror, copy_function=os.symlink, ignore=left_out)
+    if filelists is not None:
+        (mirror / LISTS).symlink_to(filelists.resolve())
+    if s3fd is not None:
+        (mirror / S3FD).symlink_to(s3fd.resolve())
+
+
+def main() -> None:
+    """Serve rounds until the standard input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # the original prints as it is imported
+    job, options = sys.argv[1], json.loads(sys.argv[2])
+    sys.path[0] = str(Path.cwd())
+    _bridge_librosa()
+    _limit_threads(options.pop("threads"))
+    measure = preprocess(**options) if job == "preprocess" else load(job, **options)
+    for _ in sys.stdin:
+        print(json.dumps(measure()), file=answers, flush=True)
+
+
+def _bridge_librosa() -> None:
+    """The original is written for librosa 0.7.
+
+    The first two parameters of the mel filters were not yet keyword-only, and the STFT mirrored
+    the edges by default.
+    """
+    import librosa
+
+    filters = librosa.filters.mel
+    librosa.filters.mel = lambda sr, n_fft, **others: filters(sr=sr, n_fft=n_fft, **others)
+    librosa.stft = partial(librosa.stft, pad_mode="reflect")
+
+
+def _limit_threads(threads: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def load(task: str, data_root: str, batch_size: int, items: int) -> Callable[[], Answer]:
+    """Its training data: its Dataset in a torch DataLoader without worker processes."""
+    from torch.utils.data import DataLoader
+
+    words = ["--data_root", data_root, "--checkpoint_dir", "unused"]
+    if task == "generator":
+        words += ["--syncnet_checkpoint_path", "unused"]
+    script = _import(SCRIPTS[task], words)
+    random.seed(0)
+    start = time.perf_counter()
+    dataset = script.Dataset("train")
+    ready = time.perf_counter() - start
+
+    def epochs() -> Iterator[list[Any]]:
+        while True:
+            yield from DataLoader(dataset, batch_size=batch_size, shuffle=True)
+
+    batches = epochs()
+
+    def measure() -> Answer:
+        start, count, size = time.perf_counter(), 0, 0
+        while count < items:
+            batch = next(batches)
+            count += len(batch[0])
+            size += sum(part.nbytes for part in batch)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "count": count, "extra": {"bytes": size, "ready": ready}}
+
+    return measure
+
+
+def preprocess(
+    videos: list[str], target: str, device: str, batch_size: int, frames: int
+) -> Callable[[], Answer]:
+    """Its preprocessing of the picture, with the seconds spent in detection and in the network.
+
+    Its sound track is a second pass, by the program ffmpeg, and is not counted.
+    """
+    import torch
+
+    words = ["--data_root", "unused", "--preprocessed_root", target]
+    # No GPU: it would open its detector, for CUDA only, as it is imported.
+    script = _import("preprocess", [*words, "--batch_size", str(batch_size), "--ngpu", "0"])
+    detection = script.face_detection
+    faces = detection.FaceAlignment(detection.LandmarksType._2D, flip_input=False, device=device)
+    script.fa = [faces]
+    spent: dict[str, float] = {}
+
+    def clock() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = clock()
+            result = function(*arguments)
+            spent[name] += clock() - start
+            return result
+
+        return call
+
+    network = faces.face_detector.face_detector
+    network.forward = timed("network", network.forward)
+    faces.get_detections_for_batch = timed("detection", faces.get_detections_for_batch)
+
+    def measure() -> Answer:
+        shutil.rmtree(target, ignore_errors=True)
+        spent.update(network=0.0, detection=0.0)
+        start = time.perf_counter()
+        for path in videos:
+            script.process_video_file(path, script.args, 0)
+        return {"seconds": time.perf_counter() - start, "count": frames, "extra": dict(spent)}
+
+    return measure
+
+
+def _import(name: str, words: list[str]) -> Any:
+    """Import a script of the original, which then reads its options."""
+    sys.argv = [f"{name}.py", *words]
+    return importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    main()
