@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,10 +20,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
-from wav2lip_npu import data
+from wav2lip_npu import checkpoint, data, device
 from wav2lip_npu.audio import load_audio, melspectrogram
+from wav2lip_npu.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.config import ExpertConfig, GeneratorConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.tasks import as_images, masked
+from wav2lip_npu.models import SyncExpert
+from wav2lip_npu.packed import PackedClips, open_packed
+from wav2lip_npu.tasks import ExpertTask, GeneratorTask, Task, as_images, masked
 from wav2lip_npu.windows import (
     FACE_SIZE,
     LOWER_HALF,
@@ -38,18 +43,20 @@ BATCH_SIZES = {"expert": 64, "generator": 16}  # the original's
 MIN_CROPS = 16  # of a clip, as the original has it
 
 
-def ours(task: str, data_root: Path, filelist: Path) -> Iterator[Batch]:
+RECIPES = {"expert": data.EXPERT, "generator": data.GENERATOR}
+
+
+def ours(task: str, clips: list[Clip], store: data.Store) -> Iterator[Batch]:
     """Batches without end, as training gets them with ``--num_workers 0``."""
-    recipe = {"expert": data.EXPERT, "generator": data.GENERATOR}[task]
-    clips = data.read_clips(data_root, filelist, recipe.mel_rows)
     sampler = data.WindowSampler(clips, seed=0)
-    dataset = data.WindowDataset(sampler.window, recipe.load)
-    return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=data.Consecutive(0)))
+    dataset = data.WindowDataset(sampler.draw, store, RECIPES[task])
+    numbers = data.Consecutive(0)
+    return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=numbers, collate_fn=lambda x: x))
 
 
-def ours_as_floats(task: str, data_root: Path, filelist: Path) -> Iterator[Batch]:
-    """The same, made on this CPU into the networks' inputs, which is what the original delivers."""
-    for batch in ours(task, data_root, filelist):
+def as_floats(task: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches made on this CPU into the networks' inputs, which is what the original delivers."""
+    for batch in batches:
         if task == "expert":
             yield {**batch, "faces": as_images(batch["faces"]).flatten(1, 2)}
         else:
@@ -59,10 +66,60 @@ def ours_as_floats(task: str, data_root: Path, filelist: Path) -> Iterator[Batch
             yield {"mel": batch["mel"], "faces": faces, "target": target}
 
 
-OURS: dict[str, Callable[[str, Path, Path], Iterator[Batch]]] = {
-    "ours": ours,
-    "ours, as floats": ours_as_floats,
-}
+def our_loaders(task: str, options: argparse.Namespace, packs: Path) -> dict[str, Iterator[Batch]]:
+    """Each way in which training can be fed."""
+    filelist = options.filelists / "train.txt"
+    clips = read_clips(options.data_root, filelist, RECIPES[task].mel_rows)
+
+    def packed() -> PackedClips:
+        pack = open_packed(clips, packs, task, limit_gb=None)
+        assert pack is not None, "half of what is free must do for the pack"
+        return pack
+
+    resident = packed()
+    resident.move(options.place)
+    return {
+        "ours, JPEGs": ours(task, clips, ClipFiles(clips)),
+        "ours, packed": ours(task, clips, packed()),
+        "ours, as floats": as_floats(task, ours(task, clips, packed())),
+        "ours, on device": ours(task, clips, resident),
+    }
+
+
+def trainers(task: str, options: argparse.Namespace, packs: Path) -> dict[str, measure.Contender]:
+    """Training steps on one batch again and again, which is pure compute, and on loaded ones."""
+    place = options.place
+    roots = {"data_root": options.data_root, "checkpoint_dir": packs, "device": options.device}
+    job: Task
+    if task == "expert":
+        job = ExpertTask(ExpertConfig(**roots), place)
+    else:
+        expert, path = SyncExpert(), packs / "expert.pth"
+        adam = torch.optim.Adam(expert.parameters())
+        checkpoint.save(path, expert, adam, step=0, epoch=0, extra={})
+        job = GeneratorTask(GeneratorConfig(**roots, syncnet_checkpoint_path=path), place)
+    job.set_training(True)
+
+    def steps(batches: Iterator[Batch]) -> measure.Contender:
+        def train() -> measure.Round:
+            place.synchronize()
+            start, count = time.perf_counter(), 0
+            while count < options.train_items:
+                batch = place.put(next(batches))
+                job.step(batch)
+                count += len(batch["mel"])
+            place.synchronize()
+            seconds = time.perf_counter() - start
+            return measure.Round(seconds=seconds, count=count, extra={"bytes": 0, "ready": 0})
+
+        return train
+
+    loaders = our_loaders(task, options, packs)
+    fixed = place.put(next(loaders["ours, on device"]))
+    return {
+        "one batch again": steps(repeat(fixed)),
+        **{name: steps(loaders[name]) for name in ("ours, on device", "ours, packed")},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +230,11 @@ def contender(batches: Iterator[Batch], items: int) -> measure.Contender:
 
 def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None:
     """Measure one task and print its table."""
-    where = options.data_root, options.filelists / "train.txt"
     contenders: dict[str, measure.Contender] = {}
     with ExitStack() as stack:
-        own = {name: contender(make(task, *where), options.items) for name, make in OURS.items()}
+        packs = Path(stack.enter_context(TemporaryDirectory()))
+        loaders = our_loaders(task, options, packs)
+        own = {name: contender(batches, options.items) for name, batches in loaders.items()}
         if options.original:
             contenders["original"] = stack.enter_context(
                 original.start(
@@ -191,8 +249,12 @@ def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None
             )
         contenders["folder"] = contender(folder_reader(task, clips), options.items)
         results = measure.take_turns(contenders | own, options.rounds)
-    print(f"\n{task}, batches of {BATCH_SIZES[task]}")
-    print_results(results)
+        print(f"\n{task}, batches of {BATCH_SIZES[task]}")
+        print_results(results)
+        if options.train_items:
+            results = measure.take_turns(trainers(task, options, packs), options.rounds)
+            print(f"\ntraining the {task} on {options.place.torch_device}, items a second")
+            print_results(results)
 
 
 def print_results(results: dict[str, list[measure.Round]]) -> None:
@@ -232,11 +294,14 @@ def main() -> None:
     add("--task", choices=(*BATCH_SIZES, "both"), default="both")
     add("--items", type=int, default=640, help="items a round")
     add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
+    add("--device", default="auto", help="where data on the device lives, and training runs")
+    add("--train_items", type=int, default=0, help="items a round of training steps; 0: none")
     add("--threads", type=int, default=1, help="of each loader; in training it has one core")
     options = parser.parse_args()
     options.data_root = options.data_root.resolve()
     measure.limit_threads(options.threads)
     try:
+        options.place = device.Device.open(options.device, "auto")
         print(measure.describe_machine(options.threads))
         folders = list_folders(options.data_root, options.filelists / "train.txt")
         print(f"memory copies {measure.copy_rate() / 1e9:.1f} GB/s")

@@ -24,8 +24,11 @@ import face_detection
 from benchmarks import measure, original
 from face_detection import FaceDetectionError, s3fd
 from tests.formula import fill
-from wav2lip_npu import device, preprocess, video
+from wav2lip_npu import device, video
+from wav2lip_npu.config import PreprocessConfig
+from wav2lip_npu.cutting import cut_video
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.report import ClipReport
 from wav2lip_npu.windows import FPS
 
 # A logit for each score at which S3FD and this benchmark look.
@@ -42,17 +45,25 @@ Cut = Callable[[Path, Path], None]  # a video, and the folder for its crops
 
 def ours(options: argparse.Namespace, weights: Path) -> Cut:
     """A clip as the command ``preprocess`` cuts it, with its sound."""
-    if options.precision != "fp32" or options.detect_every != 1:
-        raise UserError("--precision, --detect_every: preprocessing does not have these yet")
-    place = device.Device.open(options.device)
+    place = device.Device.open(options.device, options.precision)
     detector = face_detection.open_detector(
-        options.detector, device=place.torch_device, s3fd_weights=weights
+        options.detector, device=place.torch_device, s3fd_weights=weights, dtype=place.dtype
     )
 
     def cut(source: Path, target: Path) -> None:
-        report = preprocess.cut_clip(source, target, target.name, detector, options.batch_size)
+        config = PreprocessConfig(
+            data_root=source.parent,
+            preprocessed_root=target.parent,
+            batch_size=options.batch_size,
+            detect_every=options.detect_every,
+        )
+        work = target.with_name(".work")
+        described = ClipReport(clip=target.name, source=source.name)
+        (report,) = cut_video(source, work, described, detector, config)
         if report.rejected is not None:
             raise UserError(report.rejected)
+        (work / target.name).rename(target)
+        work.rmdir()
 
     return cut
 

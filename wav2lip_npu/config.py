@@ -136,7 +136,11 @@ class TrainConfig(_NetworkOptions):
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 5)
     checkpoint_interval: int = option("steps between checkpoints", 3000)
     log_interval: int = option("steps between lines of the log", 50)
-    num_workers: int = option("processes that read training data", min(16, device.share_of_cores()))
+    num_workers: int | None = option(
+        "processes that read training data (default: 2 for packed crops, one for each core, up to "
+        "16, for JPEGs)",
+        None,
+    )
     cache_gb: float | None = option(
         "GiB that the crops of a list may take once packed for reading; 0 reads the JPEGs "
         "(default: half of what is free)",

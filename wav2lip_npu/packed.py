@@ -49,12 +49,9 @@ class PackedClips:
     def __init__(self, base: Path, clips: Sequence[Clip]) -> None:
         """Describe a pack that is there; its files are opened when they are first read."""
         self._base = base
-        counts = [len(clip.crops) for clip in clips]
-        self._frames = np.concatenate(
-            [_place(number, clip.crops) for number, clip in enumerate(clips)]
-        )
+        self._crops = [clip.crops.astype(np.int32) for clip in clips]
         self._first_rows = np.cumsum([0, *(clip.mel_rows for clip in clips)])
-        self._first_crops = np.cumsum([0, *counts])
+        self._first_crops = np.cumsum([0, *(len(clip.crops) for clip in clips)])
         self._halves: torch.Tensor | None = None  # two of each crop
         self._rows: torch.Tensor | None = None
         self.resident = False  # on a device
@@ -85,8 +82,11 @@ class PackedClips:
 
     def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
         """See ``data.Store``."""
-        first = np.searchsorted(self._frames, _place(clips, starts))
-        crops = first[:, None] + np.arange(WINDOW_FRAMES)
+        places = [
+            np.searchsorted(self._crops[clip], start)
+            for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
+        ]
+        crops = (self._first_crops[clips] + places)[:, None] + np.arange(WINDOW_FRAMES)
         halves = 2 * crops[..., None] + (np.array([1]) if lower else np.arange(2))
         height = FACE_SIZE - LOWER_HALF if lower else FACE_SIZE
         faces = self._gather("_halves", halves)
@@ -113,11 +113,6 @@ class PackedClips:
         crops, mels = _map(self._base)
         self._halves = torch.from_numpy(crops.reshape(-1, LOWER_HALF, FACE_SIZE, 3))
         self._rows = torch.from_numpy(mels)
-
-
-def _place(clip: Any, frames: np.ndarray) -> np.ndarray:
-    """One number for a clip's place in the list and a frame, in the order of the crops."""
-    return (np.asarray(clip, np.int64) << 32) + frames
 
 
 def _map(base: Path) -> tuple[np.ndarray, np.ndarray]:

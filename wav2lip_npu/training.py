@@ -174,7 +174,7 @@ class Trainer:
 
     def _load(self, data: WindowData, draw: Draw, numbers: Consecutive) -> DataLoader[Batch]:
         """Full batches only: some devices compile anew for every shape."""
-        workers = 0 if data.on_device else self.config.num_workers
+        workers = data.workers(self.config.num_workers)
         return DataLoader(
             WindowDataset(draw, data.store, self.task.recipe),
             batch_size=self.config.batch_size,
