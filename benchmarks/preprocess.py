@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,14 +31,10 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.report import ClipReport
 from wav2lip_npu.windows import FPS
 
-# A logit for each score at which S3FD and this benchmark look.
-CANDIDATE, BEST = math.log(0.05 / 0.95), math.log(0.9 / 0.1)
 SAMPLE = 8  # frames, of all of them, to calibrate on and to count candidates in
-HEAD, HEAD_MAP, HEAD_ANCHOR = (
-    "conv5_3_norm_mbox",
-    4,
-    64,
-)  # its layers, its logits, its box in pixels
+# Of the weights by formula: the one map that finds anything, its logits, its anchor in pixels.
+HEAD, HEAD_LOGITS, HEAD_ANCHOR = "conv5_3_norm_mbox", 4, 64
+CANDIDATE, FACE = math.log(0.05 / 0.95), math.log(0.9 / 0.1)  # logits, less the background's
 
 Cut = Callable[[Path, Path], None]  # a video, and the folder for its crops
 
@@ -75,15 +71,15 @@ def plain(network: torch.nn.Module, options: argparse.Namespace, place: device.D
     def cut(source: Path, target: Path) -> None:
         target.mkdir(parents=True)
         images = decode(source)
-        number = 0
+        numbers = count()
         for batch in batches(images, options.batch_size):
             boxes, scores = s3fd.decode(network(to_input(batch, place)))
             scores, best = scores.max(dim=1)  # what suppression would keep first
             corners = boxes[torch.arange(len(batch)), best].clamp(min=0).int().tolist()
             for image, score, (x1, y1, x2, y2) in zip(batch, scores.tolist(), corners, strict=True):
+                path = target / f"{next(numbers)}.jpg"
                 if score > s3fd.SCORE:
-                    cv2.imwrite(str(target / f"{number}.jpg"), image[y1:y2, x1:x2])
-                number += 1
+                    cv2.imwrite(str(path), image[y1:y2, x1:x2])
 
     return cut
 
@@ -166,13 +162,12 @@ def _resize(image: np.ndarray, height: int | None) -> np.ndarray:
 
 @torch.inference_mode()
 def make_weights(images: np.ndarray, candidates: int) -> dict[str, torch.Tensor]:
-    """Weights by formula that find on these images about as much as the published ones would.
+    """Weights by formula, changed to find a face in each image, and so many candidates.
 
-    By the formula alone almost every cell is a candidate, and the original works on one candidate
-    after the other: it would take hours. So one map alone finds anything, and its scores are
-    stretched, until so many cells an image are candidates and each image's best is a face of half
-    the image's height. Red, green and blue weigh the same, for the original shows the network RGB
-    and ours BGR, which it was trained on, and both shall find the same.
+    By the formula alone almost every cell is a candidate, each of which the original works on in
+    Python. So one map alone finds anything here, and its scores are stretched, until so many cells
+    are candidates and each image's best is a face of half the image's height. Red, green and blue
+    weigh the same: the original shows the network RGB and ours BGR, and both shall find the same.
 
     Args:
         images: (n, h, w, 3), to calibrate on.
@@ -185,20 +180,20 @@ def make_weights(images: np.ndarray, candidates: int) -> dict[str, torch.Tensor]
     state = {name: value.clone() for name, value in network.state_dict().items()}
     state["conv1_1.weight"][:] = state["conv1_1.weight"].mean(dim=1, keepdim=True)
     network.load_state_dict(state)
-    logits = network(to_input(images, device.Device.open("cpu")))[HEAD_MAP]
+    logits = network(to_input(images, device.Device.open("cpu")))[HEAD_LOGITS]
     margins = (logits[:, 1] - logits[:, 0]).flatten(1)
     wanted = candidates * len(images)
     lowest = margins.flatten().sort(descending=True).values[: wanted + 1]
     best = margins.max(dim=1).values.min()  # of the image with the least likely face
     if not (0 < wanted < margins.numel() and best > lowest[-1]):
         raise UserError(f"--candidates {candidates}: the map has {margins[0].numel()} cells")
-    scale = (BEST - CANDIDATE) / (best - lowest[-1])
+    scale = (FACE - CANDIDATE) / (best - lowest[-1])
     for name, value in state.items():
-        if name.endswith("mbox_conf.bias"):
-            value[0] += 0 if name.startswith(HEAD) else 100  # of the background
+        if name.endswith("mbox_conf.bias") and not name.startswith(HEAD):
+            value[0] += 100  # background for certain
     for name in (f"{HEAD}_conf.weight", f"{HEAD}_conf.bias"):
         state[name] *= scale
-    state[f"{HEAD}_conf.bias"][1] += BEST - scale * best
+    state[f"{HEAD}_conf.bias"][1] += FACE - scale * best
     larger = math.log(images.shape[1] / 2 / HEAD_ANCHOR)
     state[f"{HEAD}_loc.bias"][2:] += larger / s3fd.VARIANCES[1]
     return state
@@ -224,8 +219,11 @@ def crop_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def compare(options: argparse.Namespace, work: Path) -> None:
     """Measure and print the table."""
     videos = write_videos(options, work / "videos")
-    images = np.concatenate([decode(path) for path in videos])
-    sample = images[:: -(-len(images) // SAMPLE)]
+    clips = [decode(path) for path in videos]
+    if len({clip.shape[1:] for clip in clips}) > 1:
+        raise UserError("--videos: they differ in size; take one, or those of one size")
+    images = np.concatenate(clips)
+    sample = images[:: max(1, len(images) // SAMPLE)]
     place = device.Device.open(options.device, options.precision)
     weights = options.s3fd
     if weights is None:
