@@ -54,6 +54,21 @@ def test_s3fd_fills_its_batches_where_shapes_are_fixed(s3fd_weights: Path) -> No
     np.testing.assert_allclose(last[0], whole[0], atol=1e-4)
 
 
+def test_s3fd_in_bf16_finds_the_same(s3fd_weights: Path) -> None:
+    images = list(golden_arrays("s3fd")["images"])
+    half = open_detector("s3fd", s3fd_weights=s3fd_weights, dtype=torch.bfloat16)
+    types = set()
+    half.network.conv1_1.register_forward_hook(lambda _, __, output: types.add(output.dtype))
+    for ours, whole in zip(
+        half.detect(images),
+        open_detector("s3fd", s3fd_weights=s3fd_weights).detect(images),
+        strict=True,
+    ):
+        best = best_box(whole)
+        assert np.abs(np.array(best_box(ours)) - best).max() <= 2
+    assert types == {torch.bfloat16}
+
+
 def test_s3fd_maps_candidates_and_final_boxes(s3fd_weights: Path) -> None:
     golden = golden_arrays("s3fd")
     detector = open_detector("s3fd", s3fd_weights=s3fd_weights)

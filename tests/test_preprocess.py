@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import tone, write_video
 
 import face_detection
+from wav2lip_npu import device
 from wav2lip_npu import preprocess as module
 from wav2lip_npu.audio import write_wav
 from wav2lip_npu.config import PreprocessConfig
@@ -189,3 +191,21 @@ def test_devices_are_numbers_of_cards(tmp_path: Path) -> None:
     assert PreprocessConfig(**roots, ngpu=2).cards == [0, 1]
     with pytest.raises(UserError, match="--devices a: numbers of cards"):
         PreprocessConfig(**roots, devices="a")
+
+
+def test_clips_are_spread_over_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def workers(name: str, detector: str = "s3fd", **options: object) -> list[int]:
+        roots = {"data_root": tmp_path, "preprocessed_root": tmp_path / "out"}
+        place = device.Device(torch_device=torch.device(name), dtype=None, reason="a test")
+        return module._choose_workers(PreprocessConfig(**roots, **options), place, detector)
+
+    opened = []
+    monkeypatch.setattr(device.Device, "open", opened.append)
+    monkeypatch.setattr(device, "share_of_cores", lambda: 16)
+    assert workers("cuda:0", devices="0,3") == [0, 3] * 4
+    assert opened == ["cuda:0", "cuda:3"]  # they must be there
+    assert workers("cuda:0", ngpu=3, num_workers=3) == [0, 1, 2]
+    assert workers("cuda:0", ngpu=2, num_workers=1) == [0, 1]  # no card is idle
+    assert workers("cpu") == workers("cuda:0", detector="centerface") == [0] * 16
+    with pytest.raises(UserError, match="has no effect with --device cuda:1"):
+        workers("cuda:1", device="cuda:1", devices="0")

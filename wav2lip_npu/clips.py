@@ -59,7 +59,8 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
     """
     if not filelist.is_file():
         raise UserError(
-            f"{filelist}: no such file; list there a clip's folder a line, relative to --data_root"
+            f"{filelist}: no such file; wav2lip-npu filelists writes it, or list there a clip's "
+            "folder a line, relative to --data_root"
         )
     lines = filelist.read_text(encoding="utf-8").splitlines()
     folders = [_folder(data_root, line.strip()) for line in lines if line.strip()]

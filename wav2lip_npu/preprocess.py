@@ -56,7 +56,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     sources = find_videos(config.data_root)
     root = config.preprocessed_root
     place = device.Device.open(config.device, config.precision)
-    detector = _open_detector(config, place)
+    detector = _open_detector(config, place).name
     workers = _choose_workers(config, place, detector)
     with distributed.join(place, patience=PATIENCE) as world:
         with world.leader_first():
@@ -104,15 +104,15 @@ def find_videos(root: Path) -> dict[str, Path]:
     return videos
 
 
-def _check_options(config: PreprocessConfig, detector: face_detection.Detector) -> None:
+def _check_options(config: PreprocessConfig, detector: str) -> None:
     """Keep crops of different kinds from being mixed.
 
     Raises:
         UserError: the clips there were cut with other options.
     """
     names = ("detect_every", "smooth_boxes", "scene_cuts")
-    options = {"detector": detector.name, **{name: getattr(config, name) for name in names}}
-    if detector.name == "s3fd":
+    options = {"detector": detector, **{name: getattr(config, name) for name in names}}
+    if detector == "s3fd":
         options["precision"] = config.precision
     path = config.preprocessed_root / OPTIONS
     if not path.is_file():
@@ -130,16 +130,14 @@ def _check_options(config: PreprocessConfig, detector: face_detection.Detector) 
             )
 
 
-def _choose_workers(
-    config: PreprocessConfig, place: device.Device, detector: face_detection.Detector
-) -> list[int]:
+def _choose_workers(config: PreprocessConfig, place: device.Device, detector: str) -> list[int]:
     """A worker for each clip to be cut at the same time: how many cards from ``place`` its card is.
 
     Raises:
         UserError: ``--devices`` names a card that is not there, or that is another process's.
     """
     kind = place.torch_device.type
-    if detector.name != "s3fd" or kind == device.CPU:
+    if detector != "s3fd" or kind == device.CPU:
         workers = config.num_workers or device.share_of_cores()
         log.info(
             "face detector: %s on %s, clips at the same time: %d",
@@ -156,7 +154,7 @@ def _choose_workers(
     workers = config.num_workers or min(device.share_of_cores(), WORKERS_ON_CARD * len(cards))
     log.info(
         "face detector: %s on %s (%s), cards: %d, clips at the same time: %d",
-        detector.name, kind, place.reason, len(cards), max(workers, len(cards)),
+        detector, kind, place.reason, len(cards), max(workers, len(cards)),
     )  # fmt: skip
     return [cards[number % len(cards)] for number in range(max(workers, len(cards)))]
 
