@@ -139,12 +139,7 @@ def _choose_workers(config: PreprocessConfig, place: device.Device, detector: st
     kind = place.torch_device.type
     if detector != "s3fd" or kind == device.CPU:
         workers = config.num_workers or device.share_of_cores()
-        log.info(
-            "face detector: %s on %s, clips at the same time: %d",
-            detector.name,
-            device.CPU,
-            workers,
-        )
+        log.info("face detector: %s on cpu, clips at the same time: %d", detector, workers)
         return [0] * workers
     if config.devices and ":" in config.device:
         raise UserError(f"--devices {config.devices}: has no effect with --device {config.device}")
