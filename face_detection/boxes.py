@@ -19,17 +19,24 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
     Returns:
         bool (B, N), true for what is kept.
     """
-    x1, y1, x2, y2 = np.moveaxis(boxes.astype(np.float32), -1, 0)
-    area = (x2 - x1 + 1) * (y2 - y1 + 1)
     keep = np.isfinite(scores)
-    for i in range(boxes.shape[1] - 1):  # one step for all images; N is small
-        this, later = np.s_[:, i, None], np.s_[:, i + 1 :]
-        width = np.minimum(x2[this], x2[later]) - np.maximum(x1[this], x1[later]) + 1
-        height = np.minimum(y2[this], y2[later]) - np.maximum(y1[this], y1[later]) + 1
-        common = np.maximum(width, 0) * np.maximum(height, 0)
-        overlap = common / (area[this] + area[later] - common)
-        keep[later] &= ~(keep[this] & (overlap > threshold))
+    for kept, image in zip(keep, boxes.astype(np.float32), strict=True):
+        left = np.flatnonzero(kept)
+        kept[:] = False
+        while len(left):  # one step for each box that is kept
+            best, left = left[0], left[1:]
+            kept[best] = True
+            left = left[_overlap(image[best], image[left]) <= threshold]
     return keep
+
+
+def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box (4,) and others (n, 4), sides counted in whole pixels."""
+    corner, far_corner = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    common = np.maximum(far_corner - corner + 1, 0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2] + 1).prod(axis=1)
+    area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+    return common / (area + areas - common)
 
 
 def best_first(

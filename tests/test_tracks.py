@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from formula import golden_json
 
-from wav2lip_npu.tracks import PATIENCE, Track, filled, follow, overlap, smoothed
+from wav2lip_npu.tracks import PATIENCE, Track, filled, follow, overlaps, smoothed
 
 SMOOTHING = golden_json("numbers")["windows"]["smoothing"]
 FRAME = "any"
@@ -83,11 +83,11 @@ def test_the_best_overlap_goes_first() -> None:
     np.testing.assert_array_equal(first.boxes[1], moved(LEFT, 15))
 
 
-def test_overlap() -> None:
-    assert overlap(np.array(LEFT), np.array(LEFT)) == 1
-    assert overlap(np.array(LEFT), np.array(RIGHT)) == 0
-    assert overlap(np.array(LEFT), np.array(moved(LEFT, 20))) == pytest.approx(1 / 3)
-    assert overlap(np.zeros(4), np.zeros(4)) == 0
+def test_overlaps() -> None:
+    boxes = np.array([LEFT, RIGHT, moved(LEFT, 20)])
+    expected = [[1, 0, 1 / 3], [0, 1, 0]]
+    np.testing.assert_allclose(overlaps(boxes[:2], boxes), expected)
+    assert overlaps(np.zeros((1, 4)), np.zeros((1, 4))) == 0
 
 
 def test_frames_between_detections_are_interpolated_but_not_gaps() -> None:

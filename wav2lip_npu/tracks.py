@@ -67,27 +67,26 @@ def follow(seen: Mapping[int, np.ndarray], cuts: Sequence[int]) -> list[Track]:
 def _joined(known: Sequence[Track], boxes: np.ndarray) -> Iterator[tuple[Track | None, np.ndarray]]:
     """Each box with the track that it goes on, or None; the best pairs first."""
     free = dict(enumerate(boxes))
-    pairs = [
-        (overlap(track.boxes[track.last], box), place, number)
-        for place, track in enumerate(known)
-        for number, box in free.items()
-    ]
-    going_on: set[int] = set()
-    for shared, place, number in sorted(pairs, key=lambda pair: -pair[0]):
-        if shared >= SAME_FACE and number in free and place not in going_on:
-            going_on.add(place)
-            yield known[place], free.pop(number)
+    if known and free:
+        shared = overlaps(np.stack([track.boxes[track.last] for track in known]), boxes)
+        going_on: set[int] = set()
+        places, numbers = np.nonzero(shared >= SAME_FACE)
+        for pair in np.argsort(-shared[places, numbers], kind="stable"):
+            place, number = int(places[pair]), int(numbers[pair])
+            if number in free and place not in going_on:
+                going_on.add(place)
+                yield known[place], free.pop(number)
     for box in free.values():
         yield None, box
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    both = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1])
-    return common / (both - common) if both > common else 0.0
+def overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of each of these boxes (m, 4) with each of those (n, 4): (m, n)."""
+    one, other = ones[:, None], others[None]
+    near, far = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    common = np.maximum(far - near, 0).prod(axis=-1)
+    both = sum((box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (one, other)) - common
+    return np.divide(common, both, out=np.zeros_like(common), where=both > 0)
 
 
 def filled(track: Track, every: int) -> Track:

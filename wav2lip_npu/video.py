@@ -14,6 +14,7 @@ import av
 import av.container
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
 from wav2lip_npu.errors import UserError
@@ -84,8 +85,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
     with open_media(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
+        converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
         for picture in container.decode(stream):
-            image: np.ndarray = picture.to_ndarray(format="bgr24")
+            image: np.ndarray = converter.reformat(picture, format="bgr24").to_ndarray()
             turned = _rotation(picture)
             if turned:
                 image = np.ascontiguousarray(np.rot90(image, turned // 90))
