@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -37,6 +39,18 @@ def config(tmp_path: Path, sound: Path, face: np.ndarray) -> PreprocessConfig:
         data_root=root, preprocessed_root=tmp_path / "cut", detector="centerface", device="cpu",
         num_workers=1,
     )  # fmt: skip
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut in a thread of this process, where starting others is no matter."""
+
+    def pool(workers: int, context: object, start: object, arguments: tuple) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(module.distributed, "follow_parent", lambda: None)
+    monkeypatch.setattr(module.device, "limit_threads", lambda workers: None)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -98,6 +112,7 @@ def test_two_runs_with_the_real_detector(
     assert (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_interrupted_run_is_continued_to_the_same_tree(
     config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +144,7 @@ def test_an_interrupted_run_is_continued_to_the_same_tree(
     assert tree(out) == whole
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_has_changed_is_cut_again(
     config: PreprocessConfig, sound: Path, face: np.ndarray
 ) -> None:
@@ -148,17 +164,15 @@ def test_what_has_changed_is_cut_again(
     assert len((out / REPORT).read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("detect_every", 3), ("smooth_boxes", True), ("scene_cuts", "split")],
-)
-def test_changed_options_are_noticed(config: PreprocessConfig, name: str, value: object) -> None:
+@pytest.mark.usefixtures("in_process")
+def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
     preprocess(config)
     before = tree(config.preprocessed_root)
-    changed = PreprocessConfig(**{**config.__dict__, name: value})
-    with pytest.raises(UserError, match=f"its clips were cut with --{name} .*, not {value}"):
-        preprocess(changed)
-    assert tree(config.preprocessed_root) == before
+    for name, value in {"detect_every": 3, "smooth_boxes": True, "scene_cuts": "split"}.items():
+        changed = replace(config, **{name: value})
+        with pytest.raises(UserError, match=f"its clips were cut with --{name} .*, not {value}"):
+            preprocess(changed)
+        assert tree(config.preprocessed_root) == before
 
 
 def test_shots_that_are_gone_leave_nothing(tmp_path: Path) -> None:
@@ -174,6 +188,7 @@ def test_shots_that_are_gone_leave_nothing(tmp_path: Path) -> None:
     assert read_reports(tmp_path / REPORT) == merged
 
 
+@pytest.mark.usefixtures("in_process")
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     config = PreprocessConfig(
