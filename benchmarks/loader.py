@@ -49,7 +49,7 @@ RECIPES = {"expert": data.EXPERT, "generator": data.GENERATOR}
 def ours(task: str, clips: list[Clip], store: data.Store) -> Iterator[Batch]:
     """Batches without end, as training gets them with ``--num_workers 0``."""
     sampler = data.WindowSampler(clips, seed=0)
-    dataset = data.WindowDataset(sampler.draw, store, RECIPES[task])
+    dataset = data.WindowDataset(sampler.draw, store, RECIPES[task].load)
     numbers = data.Consecutive(0)
     return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=numbers, collate_fn=lambda x: x))
 

@@ -117,8 +117,8 @@ def test_an_older_file_survives_a_failed_save(
     checkpoint.save(path, net, optimizer, step=1, epoch=0, extra={})
     before = path.read_bytes()
 
-    def full(content: object, file: object) -> None:
-        file.write(b"half")
+    def full(content: object, file: Path) -> None:
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
@@ -126,3 +126,26 @@ def test_an_older_file_survives_a_failed_save(
         checkpoint.save(path, net, optimizer, step=2, epoch=0, extra={})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_best_has_a_second_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "checkpoint_1.pth", tmp_path / "checkpoint_2.pth"
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    for path in (first, second, second):
+        checkpoint.name_best(path, "best.pth")
+        assert (tmp_path / "best.pth").samefile(path)
+    first.unlink()
+    second.unlink()
+    assert (tmp_path / "best.pth").read_bytes() == b"two"
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pth"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    whole = tmp_path / checkpoint.file_name(3)
+    half = tmp_path / f".{checkpoint.file_name(4)}.partial"
+    for path in (whole, half):
+        path.write_bytes(b"content")
+    checkpoint.remove_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+    assert checkpoint.newest(tmp_path) == whole

@@ -7,13 +7,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import make_clip
 
 from wav2lip_npu import clips as clip_files
 from wav2lip_npu.audio import load_audio, melspectrogram
 from wav2lip_npu.clips import Clip, ClipFiles, read_clips
-from wav2lip_npu.data import EXPERT, GENERATOR, Consecutive, Windows, WindowSampler
+from wav2lip_npu.data import (
+    EXPERT,
+    GENERATOR,
+    Consecutive,
+    Windows,
+    WindowSampler,
+    expert_mels,
+)
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.windows import expert_row, last_frame
 
 
 def crops(folder: Path, start: int) -> np.ndarray:
@@ -103,6 +112,7 @@ def test_expert_item(clips: Path, matched: bool) -> None:
         targets=np.array([3, 7]),
         others=np.array([4, 2]),
         matched=np.array([True, matched]),
+        lasts=np.array([20, 20]),
     )
     batch = EXPERT.load(files_of(folder), windows)
     np.testing.assert_array_equal(batch["mel"][1], mel_of(folder)[None, :, 22:38])
@@ -111,10 +121,51 @@ def test_expert_item(clips: Path, matched: bool) -> None:
     np.testing.assert_array_equal(batch["faces"][0], crops(clips / "c", 3)[:, 48:])
 
 
+def test_expert_trial(clips: Path) -> None:
+    folder, store = clips / "a", files_of(clips / "a")
+    mel = mel_of(folder)
+    last = last_frame(mel.shape[1])
+    assert expert_row(last) + 16 <= mel.shape[1] < expert_row(last + 1) + 16
+    targets = np.array([2, 10, last])
+    windows = Windows(
+        clips=np.ones(3, int),
+        targets=targets,
+        others=np.array([4, 4, 4]),
+        matched=np.array([True, False, False]),
+        lasts=np.full(3, last),
+    )
+    batch = EXPERT.load_trial(store, windows)
+    trained = EXPERT.load(store, windows)
+    assert all(torch.equal(batch[name], part) for name, part in trained.items())
+    for place, target in enumerate(targets):
+        np.testing.assert_array_equal(batch["true_faces"][place], crops(folder, target)[:, 48:])
+        frames = [min(max(target + shift, 0), last) for shift in range(-7, 8)]
+        assert batch["shifts"][place].tolist() == [frame - target for frame in frames]
+        for frame, moved in zip(frames, batch["moved"][place], strict=True):
+            row = 80 * frame // 25
+            np.testing.assert_array_equal(moved, mel[:, row : row + 16])
+
+
+def test_variations_are_of_the_item_alone(clips: Path) -> None:
+    sampler = WindowSampler(read_clips(clips, clips.parent / "lists" / "train.txt", expert_mels), 3)
+    many = sampler.vary(range(5000))
+    few = sampler.vary([4999, 17])
+    assert all(torch.equal(few[name], part[[4999, 17]]) for name, part in many.items())
+    assert many["mirrored"].float().mean() == pytest.approx(0.5, abs=0.03)
+    assert -1 <= many["colour"].min() < -0.99 < 0.99 < many["colour"].max() <= 1
+    # Windows and variations have nothing to do with each other.
+    matched = sampler.draw(range(5000)).matched
+    assert np.mean(matched == many["mirrored"].numpy()) == pytest.approx(0.5, abs=0.03)
+
+
 def test_generator_item(clips: Path) -> None:
     folder = clips / "b"
     windows = Windows(
-        clips=np.array([1]), targets=np.array([7]), others=np.array([2]), matched=np.array([False])
+        clips=np.array([1]),
+        targets=np.array([7]),
+        others=np.array([2]),
+        matched=np.array([False]),
+        lasts=np.array([20]),
     )
     batch = GENERATOR.load(files_of(folder), windows)
     mel = mel_of(folder)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
+from skimage.metrics import peak_signal_noise_ratio
 
-from wav2lip_npu import checkpoint, device, tasks, training
+from wav2lip_npu import checkpoint, data, device, evaluation, tasks, training
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.metrics import MetricsFile
-from wav2lip_npu.models import QualityDiscriminator
+from wav2lip_npu.metrics import MetricsFile, likeness
+from wav2lip_npu.models import Generator, QualityDiscriminator
 
 pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
 
@@ -57,7 +58,12 @@ def first_batch(run: training.Trainer) -> tasks.Batch:
 
 
 def same(a: Path, b: Path) -> bool:
+    """Whether checkpoints are equal but for the paths and workers of their options."""
     one, other = (torch.load(path, weights_only=True) for path in (a, b))
+    for content in (one, other):
+        for name in ("checkpoint_dir", "num_workers"):
+            del content["wav2lip_npu"]["config"][name]
+        assert content["wav2lip_npu"].pop("published")  # where it was interrupted is one more
     leaves = [torch.utils._pytree.tree_flatten(content)[0] for content in (one, other)]
     return all(
         torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
@@ -65,25 +71,51 @@ def same(a: Path, b: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["expert", "adversarial"])  # the latter has all a generator has
+@pytest.mark.parametrize("kind", ["expert", "generator", "adversarial"])
 def test_resumed_training_equals_uninterrupted(
     kind: str, clips: Path, expert_file: Path, tmp_path: Path
 ) -> None:
+    everything = {
+        "accumulate": 2,
+        "augment_flip": True,
+        "augment_colour": 0.2,
+        "clip_grad_norm": 1.0,
+        "ema": 0.9,
+        "warmup_steps": 3,
+        "schedule": "cosine",
+        "max_steps": 4,
+        "eval_interval": 1,
+    }
+
     def config(out: str, **changes: object) -> TrainConfig:
+        changes = {**everything, **changes}
         if kind == "expert":
             return expert_config(clips, tmp_path / out, **changes)
         changes["disc"] = kind == "adversarial"
         return generator_config(clips, tmp_path / out, expert_file, **changes)
 
-    trainer(config("whole", max_steps=2)).run()
-    trainer(config("parts", max_steps=1)).run()
-    trainer(config("parts", max_steps=2, num_workers=2)).run()
-    prefixes = ["", "disc_"] if kind == "adversarial" else [""]
-    for prefix in prefixes:
-        name = prefix + checkpoint.file_name(2)
+    trainer(config("whole")).run()
+    interrupted = trainer(config("parts", num_workers=1))
+    step = interrupted.task.step
+
+    def step_and_interrupt(*batches: tasks.Batch, number: int) -> dict[str, torch.Tensor]:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(*batches, number=number)
+
+    interrupted.task.step = step_and_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    assert interrupted.step == 2
+    trainer(config("parts", num_workers=2)).run()
+    for prefix in ["", "disc_"] if kind == "adversarial" else [""]:
+        name = prefix + checkpoint.file_name(4)
         assert same(tmp_path / "whole" / name, tmp_path / "parts" / name)
-        names = sorted(path.name for path in (tmp_path / "parts").glob(f"{prefix}checkpoint*"))
-        assert names == [prefix + checkpoint.file_name(step) for step in (1, 2)]
+    whole, parts = (MetricsFile(tmp_path / out).read() for out in ("whole", "parts"))
+    of_time = {"items_per_second", "data_wait", "peak_share"}
+    assert whole.keys() == parts.keys() and len(whole) > 5
+    evaluated = [name for name in whole if name[1] == "eval" and name[0] not in of_time]
+    assert all(whole[name] == parts[name] for name in evaluated)
 
 
 def test_loaders_start_though_threads_are_running(clips: Path, tmp_path: Path) -> None:
@@ -148,9 +180,10 @@ def test_evaluation_gives_the_same_number_twice(
 
 def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) -> None:
     run = trainer(expert_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
-    data = run.val_data
-    sampler = training.WindowSampler(data.clips, training.EVAL_SEED)
-    batch = run.task.recipe.load(data.store, sampler.draw_each(range(4)))  # 3, in whole twos
+    sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
+    batch = run.task.recipe.load(
+        run.val_data.store, sampler.draw_each(range(4))
+    )  # 3, in whole twos
     items = [{name: part[n] for name, part in batch.items()} for n in range(4)]
     network = run.task.trained[""].network.eval()
     losses = []
@@ -161,6 +194,88 @@ def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) ->
         right = cosine if item["label"] else 1 - cosine
         losses.append(-torch.log(right).item())
     assert run.evaluate()["loss"] == pytest.approx(sum(losses) / 4, abs=1e-5)
+
+
+def test_speech_is_looked_for_at_fifteen_places(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path / "out", batch_size=6))
+    sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
+    batch = run.task.recipe.load_trial(run.val_data.store, sampler.draw_each(range(6)))
+    network = run.task.expert.eval()
+    found = []
+    for faces, moved, shifts in zip(
+        batch["true_faces"], batch["moved"], batch["shifts"].tolist(), strict=True
+    ):
+        seen = faces.float().permute(0, 3, 1, 2).reshape(1, 15, 48, 96) / 255
+        speech, face = network(moved[:, None], seen.expand(15, -1, -1, -1))
+        best = shifts[int((speech.double() * face.double()).sum(dim=1).argmax())]
+        found.append(abs(best) <= 1)
+    with torch.no_grad():
+        measured = run.task.evaluate(batch)["offset_accuracy"]
+    assert float(measured) == pytest.approx(sum(found) / 6)
+
+
+def test_likeness_of_pictures() -> None:
+    random = np.random.default_rng(0)
+    target = random.random((2, 3, 5, 48, 96)).astype(np.float32)
+    drawn = (target + random.normal(0, 0.1, target.shape)).astype(np.float32).clip(0, 1)
+    found = likeness(torch.from_numpy(drawn), torch.from_numpy(target))
+    pairs = [
+        (one.transpose(1, 2, 0), other.transpose(1, 2, 0))
+        for one, other in zip(
+            *(x.transpose(0, 2, 1, 3, 4).reshape(10, 3, 48, 96) for x in (target, drawn)),
+            strict=True,
+        )
+    ]
+    psnr = np.mean([peak_signal_noise_ratio(*pair, data_range=1.0) for pair in pairs])
+    assert float(found["psnr"]) == pytest.approx(psnr, rel=1e-4)
+    assert 0.1 < float(found["ssim"]) < 0.95
+    same = likeness(torch.from_numpy(target), torch.from_numpy(target))
+    assert (float(same["psnr"]), float(same["ssim"])) == (100.0, 1.0)
+
+
+def test_a_run_ends_at_the_loss_or_the_hour_asked_for(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path / "a", eval_interval=2, stop_at_loss=1e9))
+    run.run()
+    assert run.step == 2
+    assert checkpoint.read(checkpoint.newest(tmp_path / "a")).global_step == 2
+    run = trainer(expert_config(clips, tmp_path / "b", max_hours=1e-9))
+    run.run()
+    assert run.step == 0 and run.ended == "--max_hours"
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(
+    clips: Path, expert_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    network = Generator()
+    foreign = out / checkpoint.file_name(1)  # of the original, say
+    checkpoint.save(
+        foreign, network, torch.optim.Adam(network.parameters()), step=1, epoch=0, extra={}
+    )
+    config = generator_config(
+        clips, out, expert_file, disc=True, keep_last=2, checkpoint_interval=1, eval_interval=1
+    )
+    run = trainer(dataclasses.replace(config, max_steps=5))
+    assert run.step == 1
+    scores = iter([3.0, 1.0, 2.0, 2.5])
+    run.task.conclude = lambda evaluation: evaluation.update(sync=next(scores))
+    run.run()
+    of_both = [(prefix, step) for prefix in ("", "disc_") for step in (4, 5)]
+    assert {path.name for path in out.glob("*.pth")} == {
+        foreign.name,
+        *(prefix + checkpoint.file_name(step) for prefix, step in of_both),
+        "best.pth",
+        "disc_best.pth",
+    }
+    best = checkpoint.read(out / "best.pth")
+    assert (best.global_step, best.extra["best"]) == (3, 1.0)
+    assert best.extra["config"]["keep_last"] == 2
+    # The same command goes on, knows the best, and removes what it had written before.
+    run = trainer(dataclasses.replace(config, max_steps=6, eval_interval=10))
+    assert run.best == 1.0
+    run.run()
+    left = sorted(path.name for path in out.glob("checkpoint*.pth"))
+    assert left == [checkpoint.file_name(step) for step in (1, 5, 6)]
 
 
 def test_the_gate_opens_once_and_is_remembered(
@@ -199,8 +314,12 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
     assert {path.name for path in out.iterdir()} == {
         *(checkpoint.file_name(step) for step in (1, 2)),
         *(f"samples_step{step:09d}.png" for step in (1, 2)),
+        "best.pth",
+        "film_strip.png",
+        "data_check.png",
         "metrics.jsonl",
         "curves.png",
+        "tensorboard",
     }
     sheet = cv2.imread(str(out / "samples_step000000002.png"))
     # Two windows; reference, masked, generated, target.
@@ -237,11 +356,11 @@ def test_a_loader_that_is_killed_loses_nothing(clips: Path, tmp_path: Path) -> N
     run = trainer(config)
     step = run.task.step
 
-    def step_and_kill(batch: tasks.Batch) -> dict[str, torch.Tensor]:
+    def step_and_kill(batch: tasks.Batch, number: int) -> dict[str, torch.Tensor]:
         if run.step == 2:
             for process in multiprocessing.active_children():
                 process.kill()
-        return step(batch)
+        return step(batch, number=number)
 
     run.task.step = step_and_kill
     with pytest.raises(UserError, match=r"loading failed .*(exited unexpectedly|killed by signal)"):

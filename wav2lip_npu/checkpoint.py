@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wav2lip_npu.errors import UserError
 
 OUR_KEY = "wav2lip_npu"
 DISC_PREFIX = "disc_"
+BEST = "best.pth"  # a second name of the checkpoint whose evaluation was best
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
 
 # The network that a file holds, told by a parameter that the others lack.
@@ -41,6 +43,16 @@ class Checkpoint:
     global_step: int
     global_epoch: int
     extra: dict[str, Any]  # ours; empty in a published file
+
+    def averaged(self) -> Checkpoint:
+        """The same with the moving average of the weights in place of the weights.
+
+        Raises:
+            UserError: it has none.
+        """
+        if "ema" not in self.extra:
+            raise UserError(f"{self.path}: has no moving average; train with --ema, or do without")
+        return replace(self, state_dict=self.extra["ema"])
 
 
 def file_name(step: int) -> str:
@@ -109,8 +121,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> 
     ours = optimizer.state_dict()["param_groups"]
     try:
         optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": ours})
+        _lay_out_as_parameters(optimizer)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path}: its optimiser does not fit ({error})") from error
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their parameters: fused optimisers take that for granted."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _identify(state_dict: Mapping[str, Any]) -> str:
@@ -134,24 +155,61 @@ def save(
     Raises:
         UserError: it cannot be written; an older file of this name stays as it was.
     """
+    moments = optimizer.state_dict()
+    # How a machine computes the step is no part of it: others may not be able to.
+    groups = [{**group, "fused": None} for group in moments["param_groups"]]
     content = {
         "state_dict": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": {**moments, "param_groups": groups},
         "global_step": step,
         "global_epoch": epoch,
         OUR_KEY: extra,
     }
+    write(path, lambda partial: torch.save(_portable(content), partial))
+
+
+def write(path: Path, save_to: Callable[[Path], object]) -> None:
+    """Have a file written; its name appears when it is complete, and on the disk.
+
+    Raises:
+        UserError: it cannot be written; an older file of this name stays as it was.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(_portable(content), file)
-            file.flush()
+        save_to(partial)
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be saved ({error})") from error
+
+
+def name_best(path: Path, name: str) -> None:
+    """Give a checkpoint a second name beside it, at once; the file that had it loses it.
+
+    Raises:
+        UserError: the disk does not allow it.
+    """
+    partial = path.with_name(f".{name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        try:
+            partial.hardlink_to(path)
+        except OSError:  # a file system without
+            shutil.copyfile(path, partial)
+        partial.replace(path.with_name(name))  # does nothing where both are the same file already
+    except OSError as error:
+        raise UserError(f"{path.with_name(name)}: cannot be saved ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a process that was killed while it saved has left."""
+    for path in folder.glob(".*.pth.partial"):
+        path.unlink(missing_ok=True)
 
 
 def _portable(value: Any) -> Any:

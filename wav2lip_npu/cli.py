@@ -21,6 +21,7 @@ from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
     ExpertConfig,
+    ExportConfig,
     FilelistsConfig,
     GeneratorConfig,
     InferConfig,
@@ -53,6 +54,12 @@ def _train_generator(config: GeneratorConfig) -> None:
     from wav2lip_npu.training import train_generator
 
     train_generator(config)
+
+
+def _export(config: ExportConfig) -> None:
+    from wav2lip_npu.export import export
+
+    export(config)
 
 
 def _infer(config: InferConfig) -> None:
@@ -88,6 +95,7 @@ COMMANDS = {
     "filelists": Command(FilelistsConfig, _filelists),
     "train-syncnet": Command(ExpertConfig, _train_expert),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
+    "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),
     "demo": Command(DemoConfig, _demo),
     "doctor": Command(DoctorConfig, _doctor),

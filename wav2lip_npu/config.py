@@ -18,6 +18,8 @@ from wav2lip_npu.errors import UserError
 NO_FACE_POLICIES = ("pass", "hold", "error")
 EXPERT_MODES = ("eval", "train")
 SCENE_CUT_POLICIES = ("keep", "split", "reject")
+SCHEDULES = ("constant", "cosine")
+EXPORTED_WEIGHTS = ("auto", "ema", "raw")
 
 
 def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
@@ -38,6 +40,12 @@ class _Options:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise UserError(f"--{name} {value}: must be {minimum} or more")
+
+    def _above_0(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name} {value}: must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +138,39 @@ class TrainConfig(_NetworkOptions):
     )
     filelists: Path = option("folder of train.txt and val.txt", Path("filelists"))
     batch_size: int = option("items a step, of each process", 16)
+    accumulate: int = option("batches whose gradients make a step together", 1)
     learning_rate: float = option("Adam's step size", 1e-4)
+    warmup_steps: int = option("steps in which the step size rises to --learning_rate", 0)
+    schedule: str = option(
+        "step size after that; cosine falls to 0 at --max_steps", "constant", choices=SCHEDULES
+    )
+    clip_grad_norm: float | None = option("scale longer gradients down to this norm", None)
+    ema: float | None = option(
+        "also keep a moving average of the weights, of which each step leaves this share (0.99 for "
+        "thousands of steps, 0.999 for tens of thousands); it is evaluated and saved beside them",
+        None,
+    )
+    augment_flip: bool = option("mirror every other window", False)
+    augment_colour: float = option(
+        "vary each window's colours and brightness by up to this share, 0 to 0.5", 0.0
+    )
+    compile: bool = option("have torch.compile translate the networks", False)
     max_steps: int | None = option("stop when this many steps have been done in all", None)
+    max_hours: float | None = option("stop, saved, after this time", None)
+    stop_at_loss: float | None = option(
+        "stop when an evaluation's loss (of Wav2Lip: sync loss) is this or less; of the average "
+        "with --ema",
+        None,
+    )
     eval_interval: int = option("steps between evaluations", 3000)
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 5)
     checkpoint_interval: int = option("steps between checkpoints", 3000)
+    keep_last: int = option("checkpoints to keep besides the best; 0 keeps all", 5)
     log_interval: int = option("steps between lines of the log", 50)
+    overfit_check: bool = option(
+        "before the first step, see whether a copy of the networks can learn one batch by heart",
+        False,
+    )
     num_workers: int | None = option(
         "processes that read training data (default: 2 for packed crops, one for each core, up to "
         "16, for JPEGs)",
@@ -158,11 +193,16 @@ class TrainConfig(_NetworkOptions):
         super().__post_init__()
         self._at_least(
             *(1, "batch_size", "max_steps", "eval_interval", "eval_windows"),
-            *("checkpoint_interval", "log_interval"),
+            *("checkpoint_interval", "log_interval", "accumulate"),
         )
-        self._at_least(0, "num_workers", "seed", "cache_gb")
-        if not self.learning_rate > 0:
-            raise UserError(f"--learning_rate {self.learning_rate}: must be above 0")
+        self._at_least(0, "num_workers", "seed", "cache_gb", "warmup_steps", "keep_last")
+        self._above_0("learning_rate", "max_hours", "clip_grad_norm")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"--ema {self.ema}: must be between 0 and 1, as 0.999")
+        if not 0 <= self.augment_colour <= 0.5:
+            raise UserError(f"--augment_colour {self.augment_colour}: must be from 0 to 0.5")
+        if self.schedule == "cosine" and self.max_steps is None:
+            raise UserError("--schedule cosine: needs --max_steps, where the step size reaches 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +219,7 @@ class GeneratorConfig(TrainConfig):
     """Train Wav2Lip, the generator."""
 
     syncnet_checkpoint_path: Path = option("checkpoint of the trained lip-sync expert")
+    syncnet_ema: bool = option("judge with the moving average in the expert's checkpoint", False)
     eval_windows: int = option("windows of each validation clip that an evaluation judges", 1)
     disc: bool = option("train with the visual quality discriminator", False)
     disc_checkpoint_path: Path | None = option(
@@ -195,6 +236,19 @@ class GeneratorConfig(TrainConfig):
         super().__post_init__()
         if self.disc_checkpoint_path is not None and not self.disc:
             raise UserError("--disc_checkpoint_path: has no effect without --disc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(_Options):
+    """Write a generator for inference only: .pth and .safetensors."""
+
+    checkpoint_path: Path = option("checkpoint of the generator")
+    outfile: Path = option("file to write; the other suffix is written beside it")
+    weights: str = option(
+        "which weights: the moving average, the raw ones, or the average where there is one",
+        "auto",
+        choices=EXPORTED_WEIGHTS,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

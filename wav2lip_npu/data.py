@@ -19,11 +19,12 @@ from wav2lip_npu.device import Device, share_of_cores
 from wav2lip_npu.distributed import World
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.packed import PackedClips, open_packed
-from wav2lip_npu.windows import expert_row, generator_rows
+from wav2lip_npu.windows import expert_row, generator_rows, last_frame
 
 PACKED_WORKERS = 2  # each gathers thousands of items a second,
 JPEG_WORKERS = 16  # and each of these decodes hundreds
 DRAWS = 4096  # items whose random numbers are drawn together
+SHIFTS = np.arange(-7, 8)  # frames by which speech is moved to see whether the expert notices
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,11 @@ class Windows:
     targets: np.ndarray  # frames
     others: np.ndarray  # frames
     matched: np.ndarray  # bool
+    lasts: np.ndarray  # the last frames of the clips with a whole window of speech
+
+
+Draw = Callable[[Sequence[int]], Windows]
+Loader = Callable[[Store, Windows], Batch]
 
 
 class WindowSampler:
@@ -80,6 +86,7 @@ class WindowSampler:
         self.count = len(clips)
         self.targets = _Ragged([clip.targets for clip in clips])
         self.windows = _Ragged([clip.windows for clip in clips])
+        self.lasts = np.array([last_frame(clip.mel_rows) for clip in clips])
 
     def draw(self, items: Sequence[int]) -> Windows:
         """For each number a random window of a random clip."""
@@ -90,6 +97,19 @@ class WindowSampler:
         """For each number a random window of the clip whose turn it is: all come equally often."""
         return self._draw(np.asarray(items) % self.count, self._chances(items))
 
+    def vary(self, items: Sequence[int]) -> Batch:
+        """For each number how its pictures are to be varied.
+
+        Returns:
+            "mirrored" (n,) bool; "colour" (n, 4) from -1 to 1: more or less of blue, green and
+            red, and brighter or darker.
+        """
+        chance = 2 * self._chances(items, table=1) - 1
+        return {
+            "mirrored": torch.from_numpy(chance[:, 4] < 0),
+            "colour": torch.from_numpy(chance[:, :4].astype(np.float32)),
+        }
+
     def _draw(self, clips: np.ndarray, chance: np.ndarray) -> Windows:
         targets = self.targets.at(clips, (chance[:, 1] * self.targets.counts[clips]).astype(int))
         place = (chance[:, 2] * (self.windows.counts[clips] - 1)).astype(int)
@@ -99,16 +119,23 @@ class WindowSampler:
         ]
         place += place >= of_target  # any but the target
         others = self.windows.at(clips, place)
-        return Windows(clips=clips, targets=targets, others=others, matched=chance[:, 3] < 0.5)
+        return Windows(
+            clips=clips,
+            targets=targets,
+            others=others,
+            matched=chance[:, 3] < 0.5,
+            lasts=self.lasts[clips],
+        )
 
-    def _chances(self, items: Sequence[int]) -> np.ndarray:
-        """Four numbers in [0, 1) for each item."""
-        return np.stack([_chances(self.seed, item // DRAWS)[item % DRAWS] for item in items])
+    def _chances(self, items: Sequence[int], table: int = 0) -> np.ndarray:
+        """Numbers in [0, 1) for each item: four of the first table, or five of the second."""
+        return np.stack([_chances(self.seed, i // DRAWS, table)[i % DRAWS] for i in items])
 
 
 @lru_cache(maxsize=64)
-def _chances(seed: int, block: int) -> np.ndarray:
-    return np.random.default_rng((seed, block)).random((DRAWS, 4))
+def _chances(seed: int, block: int, table: int) -> np.ndarray:
+    key, columns = ((seed, block), 4) if table == 0 else ((seed, block, table), 5)
+    return np.random.default_rng(key).random((DRAWS, columns))
 
 
 class _Ragged:
@@ -153,6 +180,23 @@ def expert_batch(store: Store, windows: Windows) -> Batch:
     }
 
 
+def expert_trial(store: Store, windows: Windows) -> Batch:
+    """What the expert is evaluated on: a batch as in training, and the same speech moved.
+
+    Returns:
+        Besides the batch's: "true_faces", those of the speech; "moved" (n, 15, 80, 16), its mel
+        and those of up to seven frames earlier and later; "shifts" (n, 15), how many frames.
+    """
+    frames = np.clip(windows.targets[:, None] + SHIFTS, 0, windows.lasts[:, None])
+    rows = np.array([[expert_row(frame) for frame in row] for row in frames.tolist()])
+    return {
+        **expert_batch(store, windows),
+        "true_faces": store.faces(windows.clips, windows.targets, lower=True),
+        "moved": store.mels(windows.clips, rows),
+        "shifts": torch.from_numpy(frames - windows.targets[:, None]),
+    }
+
+
 def generator_batch(store: Store, windows: Windows) -> Batch:
     """What the generator is trained on.
 
@@ -173,14 +217,15 @@ def _mels(store: Store, windows: Windows, mel_rows: MelRows) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a task is trained on: the speech that a target must have, and how a batch is made."""
+    """What a task is trained on: the speech that a target must have, and how batches are made."""
 
     mel_rows: MelRows
-    load: Callable[[Store, Windows], Batch]
+    load: Loader  # in training
+    load_trial: Loader  # in evaluation
 
 
-EXPERT = Recipe(mel_rows=expert_mels, load=expert_batch)
-GENERATOR = Recipe(mel_rows=generator_mels, load=generator_batch)
+EXPERT = Recipe(mel_rows=expert_mels, load=expert_batch, load_trial=expert_trial)
+GENERATOR = Recipe(mel_rows=generator_mels, load=generator_batch, load_trial=generator_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,16 +276,22 @@ class WindowDataset(Dataset[Batch]):
     """Batches by the numbers of their items; any number is valid."""
 
     def __init__(
-        self, draw: Callable[[Sequence[int]], Windows], store: Store, recipe: Recipe
+        self,
+        draw: Draw,
+        store: Store,
+        load: Loader,
+        vary: Callable[[Sequence[int]], Batch] | None = None,
     ) -> None:
-        """Combine ``draw``, a method of a WindowSampler, with what it draws from."""
+        """Combine methods of a WindowSampler with what it draws from, and a Recipe's loader."""
         self.draw = draw
         self.store = store
-        self.recipe = recipe
+        self.load = load
+        self.vary = vary
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         """Load the items with these numbers, as one batch."""
-        return self.recipe.load(self.store, self.draw(items))
+        batch = self.load(self.store, self.draw(items))
+        return {**batch, **self.vary(items)} if self.vary else batch
 
 
 class Consecutive(Sampler[int]):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +94,19 @@ class Device:
         module = self._module or torch.cuda  # which does nothing where it is not enabled
         return module.amp.GradScaler(enabled=enabled)
 
+    @property
+    def fuses_adam(self) -> bool:
+        """Whether Adam's step is one kernel here, which can be told on the device not to step."""
+        import torch
+
+        if self.torch_device.type == NPU:
+            return False
+        try:
+            torch.optim.Adam([torch.zeros(1, device=self.torch_device)], fused=True)
+        except (RuntimeError, ValueError):  # a CPU before torch 2.4
+            return False
+        return True
+
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network here, in the memory format that suits convolutions on this device."""
         import torch
@@ -104,6 +119,36 @@ class Device:
     def put(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Move a batch here, without waiting for it."""
         return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
+
+    def ahead(
+        self, batches: Iterable[dict[str, torch.Tensor]]
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches moved here, each asked for before the work on the one before it begins."""
+        if self.torch_device.type == CPU:  # nothing to move, and a batch more in memory
+            yield from map(self.put, batches)
+            return
+        coming: dict[str, torch.Tensor] | None = None
+        for batch in batches:
+            ready, coming = coming, self.put(batch)
+            if ready is not None:
+                yield ready
+        if coming is not None:
+            yield coming
+
+    def matmul_rate(self) -> float:
+        """Floating-point operations a second of large matrix multiplications, as measured now."""
+        import torch
+
+        size = 8192 if self._module else 2048 if self.dtype else 1024  # enough for its full speed
+        matrix = torch.ones(size, size, device=self.torch_device, dtype=self.dtype)
+        best = float("inf")
+        for _ in range(4):  # the first one warms up
+            self.synchronize()
+            started = time.perf_counter()
+            _ = matrix @ matrix
+            self.synchronize()
+            best = min(best, time.perf_counter() - started)
+        return 2 * size**3 / best
 
     def load(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor here, also where it came from here: it may have been a file."""

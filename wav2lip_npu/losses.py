@@ -18,13 +18,22 @@ def sync_loss(speech: torch.Tensor, face: torch.Tensor, label: torch.Tensor) -> 
     """
     cosine = F.cosine_similarity(speech.float(), face.float())
     # Rounding may carry it past 1, where the logarithm of 1 − cosine ends.
-    return F.binary_cross_entropy(cosine.clamp(max=1.0), label.float())
+    return _cross_entropy(cosine.clamp(max=1.0), label.float())
 
 
 def real_or_not(probability: torch.Tensor, *, real: bool) -> torch.Tensor:
     """Binary cross-entropy of the discriminator's (N, 1) probabilities with one answer for all."""
-    answer = torch.full_like(probability, float(real))
-    return F.binary_cross_entropy(probability, answer)
+    return _cross_entropy(probability, torch.full_like(probability, float(real)))
+
+
+def _cross_entropy(probability: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """The mean over all; NaN, and so its gradients, if there is a NaN among the probabilities.
+
+    Torch's own refuses NaN, on some devices by ending the process, when the step could be skipped.
+    """
+    unknown = probability.isnan()
+    loss = F.binary_cross_entropy(probability.masked_fill(unknown, 0.5), answer)
+    return loss * torch.where(unknown.any(), torch.nan, 1.0)
 
 
 def expert_view(faces: torch.Tensor) -> torch.Tensor:

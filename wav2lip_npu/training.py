@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import signal
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.context import BaseContext
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -25,29 +22,29 @@ from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.data import (
     Batch,
     Consecutive,
-    WindowData,
     WindowDataset,
-    Windows,
     WindowSampler,
     open_data,
 )
 from wav2lip_npu.device import Device, seed
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.metrics import Mean, MetricsFile, plot_curves, save_sheet
+from wav2lip_npu.evaluation import AVERAGED, SHEET_TITLES, judge
+from wav2lip_npu.guards import check_data
+from wav2lip_npu.interruption import stop_signals
+from wav2lip_npu.learning import TOO_MANY, learning_rate
+from wav2lip_npu.loading import load, one_line
+from wav2lip_npu.metrics import Mean, MetricsFile, film_strip, plot_curves, sheet_of
+from wav2lip_npu.overfit import check_overfit
+from wav2lip_npu.pace import Pace
 from wav2lip_npu.tasks import AdversarialTask, ExpertTask, GeneratorTask, Task
 
-EVAL_SEED = 20_200_823  # evaluations draw the same windows in every run, whatever --seed says
 GO, STOP, FAILED = range(3)  # what a process says before a step; the gravest counts
-SHEET_ROWS = 8  # windows on a sheet of samples
-SHEET_TITLES = ("reference", "masked", "generated", "target")
 
 log = logging.getLogger(__name__)
 
-Draw = Callable[[Sequence[int]], Windows]
-
 
 def train_expert(config: ExpertConfig) -> None:
-    """Train the lip-sync expert until ``max_steps`` or an interruption."""
+    """Train the lip-sync expert until the options say to stop, or an interruption."""
     _train(config, ExpertTask)
 
 
@@ -60,7 +57,10 @@ def _train(config: TrainConfig, kind: type[Task]) -> None:
     device = Device.open(config.device, config.precision)
     with distributed.join(device) as world:
         log.info("device: %s (%s)", device.torch_device, device.reason)
-        log.info("processes: %d; items a step: %d", world.size, world.size * config.batch_size)
+        log.info(
+            "processes: %d; items a step: %d",
+            world.size, world.size * config.batch_size * config.accumulate,
+        )  # fmt: skip
         seed(config.seed)
         Trainer(config, kind(config, device, world)).run()
 
@@ -77,30 +77,39 @@ class Trainer:
         self.config = config
         self.task = task
         self.device, self.world = task.device, task.world
-        self.batch_size = config.batch_size * self.world.size  # of a step, over all processes
+        self.batch_size = config.batch_size * self.world.size  # over all processes
+        self.step_size = self.batch_size * config.accumulate  # items of a step
         self.train_data, self.val_data = (
             open_data(config, name, task.recipe, self.device, self.world)
             for name in ("train.txt", "val.txt")
         )
         self.metrics = MetricsFile(config.checkpoint_dir)
         self.means = Mean()  # since the last line of the log, which came
-        self.logged_at, self.logged_step = time.monotonic(), 0
+        self.pace = Pace()
+        self.skipped = 0  # steps, because of their gradient
         self.step = 0
         self.items = 0  # seen in training: the position in the sequence of draws
+        self.best: float | None = None  # score of an evaluation
+        self.published: list[int] = []  # steps of the checkpoints that this training has written
+        self.ended: str | None = None  # why, if it is no interruption
         self._resume()
         self.saved_step = self.step
 
     def run(self) -> None:
-        """Train until ``max_steps``, or until Ctrl-C or SIGTERM, which save before they stop.
+        """Train until the options say to stop, or until Ctrl-C or SIGTERM, which save first.
 
         Raises:
-            UserError: all steps are done already, or a crop or the disk failed; the steps done by
-                then are saved where that is possible.
+            UserError: all steps are done already, or a crop, the disk or the gradients failed; the
+                steps done by then are saved where that is possible.
             KeyboardInterrupt: stopped by a signal, with everything saved.
         """
         config = self.config
         if config.max_steps is not None and self.step >= config.max_steps:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
+        if self.step == 0 and self.world.leads:
+            check_data(self.train_data, config.seed, config.checkpoint_dir)
+            if config.overfit_check:
+                check_overfit(type(self.task), config, self.device, self.train_data)
         if status := self.task.status():
             log.info(status)
         bar = tqdm(
@@ -116,147 +125,212 @@ class Trainer:
                 if distributed.lost_a_peer(error) and self.step != self.saved_step:
                     self.save()  # the step that broke off counts as not done
                 raise
-        if self.step != config.max_steps:
+            except OSError as error:
+                last = checkpoint.newest(config.checkpoint_dir)
+                raise UserError(f"{error}; the last checkpoint is {last}") from error
+            finally:
+                self.metrics.close()
+        if self.ended is None:
             log.info("stopped at step %d; the same command continues from there", self.step)
             raise KeyboardInterrupt
+        log.info("ended at step %d: %s", self.step, self.ended)
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         config = self.config
-        self.logged_at, self.logged_step = time.monotonic(), self.step
+        self.peak = self.world.size * self.device.matmul_rate()
+        self.pace.begin(self.step)
         self.task.set_training(True)
-        for batch in self._train_batches(stop):
-            self.means.add(self.task.step(self.device.put(batch)))
+        batches = self.device.ahead(self._train_batches(stop))
+        while (gathered := [*islice(batches, config.accumulate)])[config.accumulate - 1 :]:
+            self.means.add(self.task.step(*gathered, number=self.step))
             self.step += 1
-            self.items += self.batch_size
+            self.items += self.step_size
             bar.update()
-            last = self.step == config.max_steps
-            if last or self.step % config.log_interval == 0:
+            if self.step == config.max_steps:
+                self.ended = "--max_steps"
+            if self.ended or self.step % config.log_interval == 0:
                 self._log_progress()
-            if last or self.step % config.eval_interval == 0:
+            if self.ended or self.step % config.eval_interval == 0:
                 self.evaluate()  # may open a gate, which the checkpoint must know
-            if last or self.step == 1 or self.step % config.checkpoint_interval == 0:
+            if self.ended or self.step == 1 or self.step % config.checkpoint_interval == 0:
                 self.save()
-            if last:
+            if self.ended:
                 return
-        if self.step != self.logged_step:
+        if self.step != self.pace.step:
             self._log_progress()
         if self.step != self.saved_step:
             self.save()
+        if not stop.is_set():
+            self.ended = "--max_hours"
 
     def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
-        """Batches from where the run stands, until a process is told to stop.
+        """Batches from where the run stands, until a process is told to stop, or the time is up.
 
-        Before each step the processes hear from one another, so that all of them end at the same
-        one, and none waits in it for another that has nothing to train on.
+        Before each the processes hear from one another, so that all of them end at the same one,
+        and none waits in it for another that has nothing to train on.
 
         Raises:
             UserError: the data cannot be loaded, here or by another process; the steps done are
                 saved.
         """
+        hours = self.config.max_hours
+        deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
         sampler = WindowSampler(self.train_data.clips, self.config.seed)
+        dataset = WindowDataset(
+            sampler.draw, self.train_data.store, self.task.recipe.load, self._variation(sampler)
+        )
         numbers = Consecutive(self.items + self.world.rank, step=self.world.size)
-        batches = iter(self._load(self.train_data, sampler.draw, numbers))
+        batches = iter(
+            load(
+                dataset,
+                numbers,
+                batch_size=self.config.batch_size,
+                workers=self.train_data.workers(self.config.num_workers),
+                pin=self.device.pins_memory and not self.train_data.on_device,
+            )
+        )
         while True:
             batch, failure = None, None
-            try:
-                batch = next(batches)
-            except (UserError, RuntimeError) as error:
-                failure = error
-            verdict = self.world.highest(FAILED if failure else STOP if stop.is_set() else GO)
+            with self.pace.waiting():
+                try:
+                    batch = next(batches)
+                except (UserError, RuntimeError) as error:
+                    failure = error
+            over = stop.is_set() or time.monotonic() > deadline
+            verdict = self.world.highest(FAILED if failure else STOP if over else GO)
             if verdict == FAILED:
                 if self.step != self.saved_step:
                     self.save()
                 self.world.wait_for_all()  # or torchrun ends the first one while it saves
-                raise _one_line(failure) from failure
+                raise one_line(failure) from failure
             if batch is None or verdict == STOP:
                 return
             yield batch
 
-    def _load(self, data: WindowData, draw: Draw, numbers: Consecutive) -> DataLoader[Batch]:
-        """Full batches only: some devices compile anew for every shape."""
-        workers = data.workers(self.config.num_workers)
-        return DataLoader(
-            WindowDataset(draw, data.store, self.task.recipe),
-            batch_size=self.config.batch_size,
-            sampler=numbers,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=self.device.pins_memory and not data.on_device,
-            drop_last=True,
-            generator=torch.Generator(),  # leaves the global one, which a resumed run gets back
-            worker_init_fn=_start_worker,
-            multiprocessing_context=_clean_processes() if workers else None,
-        )
+    def _variation(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Batch] | None:
+        varies = self.config.augment_flip or self.config.augment_colour > 0
+        return sampler.vary if varies else None
 
     def _log_progress(self) -> None:
         means = self.world.mean(self.means.take())  # waits for the device: the time below is true
-        now = time.monotonic()
-        steps = self.step - self.logged_step
-        means["items_per_second"] = steps * self.batch_size / (now - self.logged_at)
+        means |= self.pace.take(
+            self.step, items=self.step_size, work=self.task.work(), peak=self.peak
+        )
         if (memory := self.device.peak_memory()) is not None:
             means["memory_gib"] = memory / 2**30
-        self.logged_at, self.logged_step = now, self.step
+        means["learning_rate"] = learning_rate(self.config, self.step - 1)
+        self._check_gradients(means)
         self._write("train", means)
-        log.info("step %d: %s", self.step, _spelled(means))
+        log.info("step %d: %s", self.step, spelled(means))
+
+    def _check_gradients(self, means: dict[str, float]) -> None:
+        """Say how many steps were skipped, and end when there is nothing else.
+
+        Raises:
+            UserError: too many in a row.
+        """
+        counts = [learner.check() for learner in self.task.trained.values()]
+        skipped, in_a_row = (max(column) for column in zip(*counts, strict=True))
+        if skipped > self.skipped:
+            means["skipped"] = skipped
+            log.warning(
+                "%d steps skipped in all, as their gradients were not finite or far above those "
+                "before them",
+                skipped,
+            )
+        self.skipped = skipped
+        if in_a_row >= TOO_MANY:
+            last = checkpoint.newest(self.config.checkpoint_dir)
+            raise UserError(
+                f"step {self.step}: the last {in_a_row} gradients were not finite or far above "
+                f"those before; the last checkpoint is {last}; try a lower --learning_rate, "
+                "--clip_grad_norm 1, or --precision fp32"
+            )
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
         if self.world.leads:
             self.metrics.write(kind, self.step, values)
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Judge the networks on fixed windows of every validation clip, and draw samples."""
         self.device.synchronize()  # or the time of the last steps would count as the evaluation's
-        started = time.monotonic()
-        wanted = len(self.val_data.clips) * self.config.eval_windows
-        # Whole batches; windows come anew each turn.
-        full = -(-wanted // self.batch_size) * self.batch_size
-        sampler = WindowSampler(self.val_data.clips, EVAL_SEED)
-        numbers = Consecutive(self.world.rank, full, self.world.size)
-        self.task.set_training(False)
-        for trained in self.task.trained.values():
-            self.world.share_buffers(trained.network)
-        means, sheet = Mean(), None
-        for batch in self._load(self.val_data, sampler.draw_each, numbers):
-            batch = self.device.put(batch)
-            means.add(self.task.evaluate(batch))
-            if sheet is None and self.world.leads:
-                sheet = self.task.draw({name: part[:SHEET_ROWS] for name, part in batch.items()})
-        self.task.set_training(True)
-        evaluation = self.world.mean(means.take())
-        self._write("eval", evaluation)
-        log.info("evaluation at step %d (%d windows): %s", self.step, full, _spelled(evaluation))
-        if (news := self.task.conclude(evaluation)) is not None:
-            log.info(news)
-        if self.world.leads:
-            self._picture(sheet)
-        self.logged_at += time.monotonic() - started  # the log counts training time only
+        with self.pace.standstill():
+            evaluation, sheet = judge(self.task, self.val_data, self.config)
+            self._write("eval", evaluation)
+            log.info("evaluation at step %d: %s", self.step, spelled(evaluation))
+            if (news := self.task.conclude(evaluation)) is not None:
+                log.info(news)
+            if self.world.leads:
+                self._picture(sheet)
+            self._rate(evaluation)
         return evaluation
+
+    def _rate(self, evaluation: dict[str, float]) -> None:
+        """Keep the weights if none were better, and stop if they are as good as asked for."""
+        averaged = self.task.trained[""].average is not None
+        name = (AVERAGED if averaged else "") + self.task.score
+        score, target = evaluation[name], self.config.stop_at_loss
+        if self.best is None or score < self.best:
+            self.best = score
+            self.save(best=True)
+        if target is not None and score <= target:
+            self.ended = f"--stop_at_loss {target}: {name} is {score:.4f}"
 
     def _picture(self, sheet: torch.Tensor | None) -> None:
         if sheet is not None:
-            path = self.config.checkpoint_dir / f"samples_step{self.step:09d}.png"
-            save_sheet(path, sheet, SHEET_TITLES)
+            folder = self.config.checkpoint_dir
+            path = folder / f"samples_step{self.step:09d}.png"
+            picture = sheet_of(sheet, SHEET_TITLES)
+            cv2.imwrite(str(path), picture)
+            strip = film_strip(folder, "samples_step*.png", 2, len(SHEET_TITLES))
+            cv2.imwrite(str(folder / "film_strip.png"), strip)
+            self.metrics.show("samples", self.step, picture)
             log.info("samples: %s", path)
         plot_curves(self.metrics)
 
-    def save(self) -> None:
+    def save(self, *, best: bool = False) -> None:
         """Write a checkpoint of every network; the one without prefix last, as it is looked for."""
+        if self.step == self.saved_step and self.step in self.published and not best:
+            return
         self.saved_step = self.step
         if not self.world.leads:
             return
+        config, folder = self.config, self.config.checkpoint_dir
+        if self.step not in self.published:
+            self.published.append(self.step)
+        common = {
+            "items": self.items,
+            "random": self.device.random_state(),
+            "config": {name: _plain(value) for name, value in asdict(config).items()},
+            "best": self.best,
+            "published": self.published,
+            **self.task.state(),
+        }
         epoch = self.items // len(self.train_data.clips)
-        random = self.device.random_state()
-        extra = {"items": self.items, "random": random, **self.task.state()}
-        for prefix, trained in reversed(self.task.trained.items()):
-            path = self.config.checkpoint_dir / (prefix + checkpoint.file_name(self.step))
+        for prefix, learner in reversed(self.task.trained.items()):
+            learner.check()
+            path = folder / (prefix + checkpoint.file_name(self.step))
+            extra = {**common, **learner.state()}
             checkpoint.save(
-                path, trained.network, trained.optimizer, step=self.step, epoch=epoch, extra=extra
+                path, learner.network, learner.optimizer, step=self.step, epoch=epoch, extra=extra
             )
-            log.info("saved %s", path)
+            if best:
+                checkpoint.name_best(path, prefix + checkpoint.BEST)
+            log.info("saved %s%s", path, ", the best so far" if best else "")
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove the oldest checkpoints of this training; others' in the folder stay."""
+        keep = self.config.keep_last
+        while keep and len(self.published) > keep:
+            name = checkpoint.file_name(self.published.pop(0))
+            for prefix in self.task.trained:  # the main one first, or it would be found alone
+                (self.config.checkpoint_dir / (prefix + name)).unlink(missing_ok=True)
 
     def _resume(self) -> None:
         """Load networks, optimisers and position from where the options say, or start afresh."""
+        if self.world.leads:
+            checkpoint.remove_partial(self.config.checkpoint_dir)
         main = self._main_checkpoint()
         for prefix, trained in self.task.trained.items():
             source = self._checkpoint_of(prefix, main)
@@ -266,9 +340,13 @@ class Trainer:
             loaded = checkpoint.read(source)
             checkpoint.load_network(trained.network, loaded)
             checkpoint.load_optimizer(trained.optimizer, loaded)
+            trained.restore(loaded.extra)
             if not prefix:
                 self.step = loaded.global_step
-                self.items = loaded.extra.get("items", self.step * self.batch_size)
+                self.items = loaded.extra.get("items", self.step * self.step_size)
+                self.best = loaded.extra.get("best")
+                if self._is_ours(source):
+                    self.published = loaded.extra.get("published", [])
                 self.device.set_random_state(loaded.extra.get("random", {}))
                 self.task.restore(loaded.extra)
             name = type(trained.network).__name__
@@ -301,63 +379,10 @@ class Trainer:
         return path.resolve().parent == self.config.checkpoint_dir.resolve()
 
 
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, for the loop to see; a second one stops at once."""
-    requested = threading.Event()
-    former: dict[int, Any] = {}
-
-    def give_back() -> None:
-        while former:
-            signal.signal(*former.popitem())
-
-    def note(number: int, frame: FrameType | None) -> None:
-        requested.set()
-        give_back()
-        log.info("stopping after this step; once more stops at once, unsaved")
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows none
-        for number in (signal.SIGINT, signal.SIGTERM):
-            former[number] = signal.signal(number, note)
-    try:
-        yield requested
-    finally:
-        give_back()
-
-
-def _clean_processes() -> BaseContext:
-    """How loader processes are started: forked from a process that has done nothing yet.
-
-    A fork of this one would inherit an open accelerator, and the locks of threads (OpenCV's, the
-    decoders') that do not exist in it, which it then waits for.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["wav2lip_npu.data"])  # imports torch once, not in each
-    return context
-
-
-def _as_it_is(batch: Any) -> Any:
-    """A batch is loaded as a whole."""
-    return batch
-
-
-def _start_worker(number: int) -> None:
-    distributed.follow_parent()
-    cv2.setNumThreads(1)
-
-
-def _one_line(failure: UserError | RuntimeError | None) -> UserError:
-    """What to tell a user when batches cannot be loaded."""
-    if failure is None:
-        return UserError("stopped, as another process of this run failed")
-    if not isinstance(failure, UserError):
-        return UserError(f"loading failed ({failure}); with less memory: --num_workers 0")
-    # From a worker it comes with a traceback above the message.
-    message = str(failure).strip().splitlines()[-1]
-    return UserError(message.rpartition("UserError: ")[2])
-
-
-def _spelled(values: dict[str, float]) -> str:
+def spelled(values: dict[str, float]) -> str:
+    """Figures for the log."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value

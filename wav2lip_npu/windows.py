@@ -16,6 +16,11 @@ def expert_row(frame: int) -> int:
     return ROWS_PER_SECOND * frame // FPS
 
 
+def last_frame(mel_rows: int) -> int:
+    """The last frame whose window of 16 rows is whole: the inverse of ``expert_row``."""
+    return ((mel_rows - WINDOW_ROWS + 1) * FPS - 1) // ROWS_PER_SECOND
+
+
 def generator_rows(frame: int) -> list[int]:
     """First mel row for each of the window's five frames.
 

@@ -37,7 +37,17 @@ class SyncExpert(nn.Module):
         Returns:
             Speech and face embeddings, (B, 512) each, not negative, of length 1, float32.
         """
-        speech = self.audio_encoder(mel).flatten(1)
-        face = self.face_encoder(faces).flatten(1)
-        # In float32 whatever the autocast: the loss takes logarithms of the cosine.
-        return F.normalize(speech.float(), dim=1), F.normalize(face.float(), dim=1)
+        return self.embed_speech(mel), self.embed_face(faces)
+
+    def embed_speech(self, mel: torch.Tensor) -> torch.Tensor:
+        """Speech embeddings (B, 512) of mel windows, see ``forward``."""
+        return _of_length_1(self.audio_encoder(mel))
+
+    def embed_face(self, faces: torch.Tensor) -> torch.Tensor:
+        """Face embeddings (B, 512) of five frames' lower halves, see ``forward``."""
+        return _of_length_1(self.face_encoder(faces))
+
+
+def _of_length_1(x: torch.Tensor) -> torch.Tensor:
+    # In float32 whatever the autocast: the loss takes logarithms of the cosine.
+    return F.normalize(x.flatten(1).float(), dim=1)

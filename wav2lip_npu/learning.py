@@ -1,0 +1,235 @@
+"""How a network learns: gradients that are gathered, judged, clipped and followed; its average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from wav2lip_npu.config import TrainConfig
+from wav2lip_npu.device import Device
+from wav2lip_npu.distributed import World
+
+# A gradient's norm may be so many times what it has been, in the geometric mean; more is a fault
+# of the data or of the arithmetic. In sound runs it was at most 6 times (docs/training.md).
+FAR_ABOVE = 30.0
+KNOWN_AFTER = 100  # norms that make a history
+MEMORY = 0.01  # share of the newest norm in it
+TOO_MANY = 50  # steps skipped in a row, after which a run ends
+
+
+class GradientWatch:
+    """Tells, on the device and without asking it, which steps should be skipped.
+
+    A norm that is not finite is a fault, and so is one far above those before it: accelerators that
+    saturate give the largest number instead of infinity.
+    """
+
+    def __init__(self, device: Device) -> None:
+        zero = torch.zeros((), device=device.torch_device)
+        self._typical = zero.clone()  # logarithm of the norm, averaged
+        self._known = zero.clone()  # norms in it
+        self._skipped = zero.clone()  # steps, in all
+        self._in_a_row = zero.clone()  # steps, up to now
+
+    def judge(self, norm: torch.Tensor) -> torch.Tensor:
+        """1 if the step of this gradient norm should be skipped, else 0; a scalar."""
+        size = norm.clamp_min(torch.finfo(torch.float32).tiny).log()
+        finite = size.isfinite()
+        highest = self._typical + math.log(FAR_ABOVE)
+        far = (self._known >= KNOWN_AFTER) & (size > highest)
+        skip = (far | ~finite).float()
+        # What is far above counts as the most that is not: a lasting change becomes the history.
+        size = torch.where(far, highest, size)
+        share = (1 / (self._known + 1)).clamp_min(MEMORY)
+        updated = self._typical + share * (size - self._typical)
+        self._typical = torch.where(finite, updated, self._typical)
+        self._known = self._known + finite
+        self._skipped = self._skipped + skip
+        self._in_a_row = (self._in_a_row + skip) * skip
+        return skip
+
+    def skipped(self) -> tuple[int, int]:
+        """Steps skipped in all, and in a row up to now; waits for the device."""
+        return int(self._skipped), int(self._in_a_row)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """For the checkpoint."""
+        return {name.removeprefix("_"): value for name, value in vars(self).items()}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take up what ``state`` gave."""
+        for name, value in state.items():
+            own = getattr(self, f"_{name}")
+            setattr(self, f"_{name}", value.to(own.device))
+
+
+class Learner:
+    """A network in training, with all that belongs to it; saved in a file of its own."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainConfig,
+        betas: tuple[float, float],
+        device: Device,
+        world: World,
+        *,
+        average: bool,
+    ) -> None:
+        """Take a network into training.
+
+        Args:
+            network: is moved to the device.
+            config: learning rate and what else is asked for.
+            betas: Adam's.
+            device: where it is trained.
+            world: the processes that share its gradients.
+            average: keep the moving average of its weights, if the options ask for one.
+        """
+        self.network = device.place(network)
+        self.shared = world.share_gradients(network)  # the same, to be called in training
+        if config.compile:
+            self.shared = torch.compile(self.shared)  # type: ignore[assignment]
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=config.learning_rate, betas=betas, fused=device.fuses_adam
+        )
+        self.scaler = device.scaler()
+        self.watch = GradientWatch(device)
+        self.average = (
+            AveragedModel(network, multi_avg_fn=_averaging(config.ema), use_buffers=True)
+            if average and config.ema is not None
+            else None
+        )
+        self._accumulate = config.accumulate
+        self._clip = config.clip_grad_norm
+        self._note_statistics()
+
+    def called(self) -> nn.Module:
+        """The network as it is to be called, in training and in evaluation mode."""
+        return self.shared if self.network.training else self.network
+
+    def networks(self) -> list[nn.Module]:
+        """The network, and its average if it is kept."""
+        return [self.network, *([self.average.module] if self.average is not None else [])]
+
+    def gathering(self) -> AbstractContextManager[Any]:
+        """The context of batches whose gradients processes need not exchange yet."""
+        whole = getattr(self.shared, "_orig_mod", self.shared)
+        return whole.no_sync() if isinstance(whole, DistributedDataParallel) else nullcontext()
+
+    def forget_gradients(self) -> None:
+        """Begin to gather anew."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a batch's loss, which is one of ``--accumulate``."""
+        self.scaler.scale(loss / self._accumulate).backward()
+
+    def descend(self, learning_rate: float) -> torch.Tensor:
+        """One step of the optimiser on the gradients gathered; their norm, before clipping."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self.scaler.is_enabled():
+            norm = norm / self.scaler.scale(torch.ones_like(norm))
+        skip = self.watch.judge(norm)
+        if self.scaler.is_enabled():
+            # A card that saturates hides its overflows from the scaler; it is told so.
+            gradients[0].mul_(torch.where(skip > 0, torch.nan, 1.0))
+            self.scaler.unscale_(self.optimizer)
+        if self._clip is not None:
+            nn.utils.clip_grad_norm_(parameters, self._clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._step_unless(skip)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return norm
+
+    def _step_unless(self, skip: torch.Tensor) -> None:
+        if self.optimizer.defaults["fused"]:  # looks at this on the device, for gradient scalers
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, skip  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not skip:
+            self.optimizer.step()
+
+    def check(self) -> tuple[int, int]:
+        """Steps skipped in all, and in a row up to now; waits for the device.
+
+        What a batch that was not finite did to the running statistics is undone. While training
+        nothing reads them, so this must only come before they are used or saved.
+        """
+        for network in self.networks():
+            for buffer, sound in zip(network.buffers(), self._sound_statistics, strict=True):
+                if not buffer.isfinite().all():
+                    buffer.copy_(sound)
+        self._note_statistics()
+        return self.watch.skipped()
+
+    def _note_statistics(self) -> None:
+        self._sound_statistics = [buffer.clone() for buffer in self.network.buffers()]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have ``called`` give the average instead, which must be there, in evaluation mode."""
+        assert self.average is not None
+        own, self.network = self.network, self.average.module.eval()
+        try:
+            yield
+        finally:
+            self.network = own
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know besides network and optimiser."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "watch": self.watch.state()}
+        if self.average is not None:
+            state["ema"] = self.average.module.state_dict()
+            state["averaged"] = int(self.average.n_averaged)
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up the state of an earlier run; a published checkpoint has none."""
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        self.watch.restore(state.get("watch", {}))
+        if self.average is not None:
+            self.average.module.load_state_dict(state.get("ema", self.network.state_dict()))
+            self.average.n_averaged.fill_(state.get("averaged", 0))
+        self._note_statistics()
+
+
+def _averaging(decay: float) -> Any:
+    """The average's step: early on it forgets faster, so that the first weights do not linger."""
+
+    def update(averages: Any, values: Any, count: Any) -> None:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        if torch.is_floating_point(averages[0]):
+            torch._foreach_lerp_(averages, values, 1 - kept)
+        else:  # counters
+            for average, value in zip(averages, values, strict=True):
+                average.copy_(value)
+
+    return update
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of a step, counted from 0: a linear warm-up, then constant or a falling cosine.
+
+    Of the step alone, so that a resumed run goes on where it was.
+    """
+    rate = config.learning_rate
+    if step < config.warmup_steps:
+        return rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return rate
+    assert config.max_steps is not None  # the options see to it
+    length = max(1, config.max_steps - config.warmup_steps)
+    return rate * (1 + math.cos(math.pi * min(1.0, (step - config.warmup_steps) / length))) / 2
