@@ -34,7 +34,7 @@ def learner(**changes: object) -> Learner:
 
 def learn(taught: Learner, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
     taught.forget_gradients()
-    taught.backward(taught.called()(x).square().sum(dim=1).mean())
+    taught.backward(taught.called()(x).exp().mean())
     return taught.descend(rate)
 
 
@@ -89,6 +89,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(
 def test_fused_or_not_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     if not CPU.fuses_adam:
         pytest.skip("this torch fuses no Adam on a CPU")
+    torch.manual_seed(1)
     x = torch.randn(4, 2, 8, 8)
     results = []
     for fused in (True, False):
