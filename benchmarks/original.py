@@ -49,7 +49,7 @@ def start(
 
     Args:
         checkout: the user's; only read.
-        job: "expert" or "generator" (see ``load``), or "preprocess" (see ``preprocess``).
+        job: "expert" or "generator" (see ``load``), "preprocess", or "train", see there.
         threads: what NumPy, OpenCV and torch may use.
         filelists: folder of train.txt, for the first two.
         s3fd: weight file, for the last.
@@ -108,7 +108,11 @@ def main() -> None:
     sys.path[0] = str(Path.cwd())
     _bridge_librosa()
     _limit_threads(options.pop("threads"))
-    measure = preprocess(**options) if job == "preprocess" else load(job, **options)
+    jobs: dict[str, Callable[..., Callable[[], Answer]]] = {
+        "preprocess": preprocess,
+        "train": train,
+    }
+    measure = jobs[job](**options) if job in jobs else load(job, **options)
     for _ in sys.stdin:
         print(json.dumps(measure()), file=answers, flush=True)
 
@@ -163,6 +167,64 @@ def load(task: str, data_root: str, batch_size: int, items: int) -> Callable[[],
         return {"seconds": seconds, "count": count, "extra": {"bytes": size, "ready": ready}}
 
     return measure
+
+
+def train(
+    task: str, weights: str, batch: str, steps: int, device: str, gate: bool
+) -> Callable[[], Answer]:
+    """Its training loop, on one batch again and again.
+
+    Args:
+        task: "expert" or "generator".
+        weights: checkpoint to begin with.
+        batch: file with a batch of ours.
+        steps: of a round.
+        device: where it runs.
+        gate: whether the generator's sync loss counts.
+    """
+    import torch
+
+    words = ["--data_root", "unused", "--checkpoint_dir", "unused"]
+    if task == "generator":
+        words += ["--syncnet_checkpoint_path", "unused"]
+    script = _import(SCRIPTS[task], words)
+    model = (script.SyncNet if task == "expert" else script.Wav2Lip)().to(device)
+    model.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    script.global_step, script.global_epoch = 1, 0  # it saves in the first step
+    script.hparams.set_hparam("syncnet_wt", 0.01 if gate else 0.0)
+    parts = _as_the_original(task, torch.load(batch, weights_only=True))
+
+    def measure() -> Answer:
+        start = time.perf_counter()
+        script.train(
+            device, model, [parts] * steps, None, optimizer,
+            checkpoint_dir="unused", checkpoint_interval=10**9, nepochs=script.global_epoch + 1,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+        script.global_step = 1
+        return {"seconds": seconds, "count": steps * len(parts[0])}
+
+    return measure
+
+
+def _as_the_original(task: str, batch: dict[str, Any]) -> tuple[Any, ...]:
+    """A batch of ours in the shapes of the original's."""
+    import torch
+
+    pictures = {
+        name: part.permute(0, 4, 1, 2, 3).float() / 255  # (B, 3, 5, h, 96)
+        for name, part in batch.items()
+        if name in ("faces", "target", "reference")
+    }
+    if task == "expert":
+        faces = pictures["faces"].transpose(1, 2).flatten(1, 2)
+        return faces, batch["mel"], batch["label"][:, None]
+    masked = pictures["target"].clone()
+    masked[:, :, :, 48:] = 0
+    faces = torch.cat([masked, pictures["reference"]], dim=1)
+    mel = batch["mel"]
+    return faces, mel[:, 1:, None], mel[:, :1], pictures["target"]
 
 
 def preprocess(

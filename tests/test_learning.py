@@ -80,7 +80,7 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     counter = "1.num_batches_tracked"
     for old, new in zip(before, (weights, *moments.values()), strict=True):
         assert all(torch.equal(old[k], new[k]) for k in old if k != counter)
-    assert all(v.isfinite().all() for v in taught.average.module.state_dict().values())
+    assert all(v.isfinite().all() for v in taught.average.network.state_dict().values())
     learn(taught, x)
     assert taught.check() == (1, 0)
     assert not torch.equal(taught.network[0].weight, before[0]["0.weight"])
@@ -138,9 +138,9 @@ def test_the_average_forgets_the_beginning_faster() -> None:
     for count in range(12):
         learn(taught, x)
         now = {k: v.double().clone() for k, v in taught.network.state_dict().items()}
-        kept = min(0.5, (1 + count) / (10 + count))
+        kept = min(0.5, count / (10 + count))
         expected = {k: kept * expected[k] + (1 - kept) * now[k] for k in now} if expected else now
-    for name, value in taught.average.module.state_dict().items():
+    for name, value in taught.average.network.state_dict().items():
         if name != "1.num_batches_tracked":
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
 

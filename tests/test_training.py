@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -17,11 +18,12 @@ import pytest
 import torch
 from formula import fill
 from skimage.metrics import peak_signal_noise_ratio
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from wav2lip_npu import checkpoint, data, device, evaluation, tasks, training
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.metrics import NOT_PLOTTED, MetricsFile, likeness
+from wav2lip_npu.metrics import NOT_PLOTTED, Mean, MetricsFile, likeness
 from wav2lip_npu.models import Generator, QualityDiscriminator
 
 pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
@@ -232,6 +234,28 @@ def test_likeness_of_pictures() -> None:
     assert (float(same["psnr"]), float(same["ssim"])) == (100.0, 1.0)
 
 
+def test_means_leave_out_what_is_not_finite(tmp_path: Path) -> None:
+    means = Mean()
+    for values in ((1.0, math.nan), (math.inf, math.nan), (3.0, -math.inf)):
+        means.add({name: torch.tensor(v) for name, v in zip("ab", values, strict=True)})
+    found = means.take()
+    assert found["a"] == 2.0
+    assert math.isnan(found["b"])
+    metrics = MetricsFile(tmp_path)
+    metrics.write("eval", 5, found)
+    metrics.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "kind": "eval",
+        "step": 5,
+        "a": 2.0,
+    }
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    (scalar,) = (
+        value for record in EventFileLoader(str(events)).Load() for value in record.summary.value
+    )
+    assert (scalar.tag, scalar.tensor.float_val[0]) == ("a/eval", 2.0)
+
+
 def test_a_run_ends_at_the_loss_or_the_hour_asked_for(clips: Path, tmp_path: Path) -> None:
     run = trainer(expert_config(clips, tmp_path / "a", eval_interval=2, stop_at_loss=1e9))
     run.run()
@@ -239,7 +263,7 @@ def test_a_run_ends_at_the_loss_or_the_hour_asked_for(clips: Path, tmp_path: Pat
     assert checkpoint.read(checkpoint.newest(tmp_path / "a")).global_step == 2
     run = trainer(expert_config(clips, tmp_path / "b", max_hours=1e-9))
     run.run()
-    assert run.step == 0 and run.ended == "--max_hours"
+    assert run.step == 0 and run.ended == "--max_hours 1e-09"
 
 
 def test_the_last_and_the_best_checkpoints_are_kept(

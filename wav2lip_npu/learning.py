@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.device import Device
@@ -70,6 +70,34 @@ class GradientWatch:
             setattr(self, f"_{name}", value.to(own.device))
 
 
+class Average:
+    """A moving average of a network's weights and running statistics.
+
+    Torch's ``AveragedModel`` would do, but for asking the device at each step how many there were.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.count = 0  # steps followed
+        self._decay = decay
+
+    def follow(self, network: nn.Module) -> None:
+        """Take in the weights after a step.
+
+        Early on it forgets faster, so that the first weights do not linger.
+        """
+        kept = min(self._decay, self.count / (10 + self.count))
+        averages, values = self._floats(self.network), self._floats(network)
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, values, 1 - kept)
+        self.count += 1
+
+    @staticmethod
+    def _floats(network: nn.Module) -> list[torch.Tensor]:
+        tensors = (*network.parameters(), *network.buffers())
+        return [tensor for tensor in tensors if tensor.is_floating_point()]  # without counters
+
+
 class Learner:
     """A network in training, with all that belongs to it; saved in a file of its own."""
 
@@ -102,11 +130,9 @@ class Learner:
         )
         self.scaler = device.scaler()
         self.watch = GradientWatch(device)
-        self.average = (
-            AveragedModel(network, multi_avg_fn=_averaging(config.ema), use_buffers=True)
-            if average and config.ema is not None
-            else None
-        )
+        self.average = None
+        if average and config.ema is not None:
+            self.average = Average(self.network, config.ema)
         self._accumulate = config.accumulate
         self._clip = config.clip_grad_norm
         self._note_statistics()
@@ -117,7 +143,7 @@ class Learner:
 
     def networks(self) -> list[nn.Module]:
         """The network, and its average if it is kept."""
-        return [self.network, *([self.average.module] if self.average is not None else [])]
+        return [self.network, *([self.average.network] if self.average is not None else [])]
 
     def gathering(self) -> AbstractContextManager[Any]:
         """The context of batches whose gradients processes need not exchange yet."""
@@ -151,7 +177,7 @@ class Learner:
         self._step_unless(skip)
         self.scaler.update()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.follow(self.network)
         return norm
 
     def _step_unless(self, skip: torch.Tensor) -> None:
@@ -181,7 +207,7 @@ class Learner:
     def averaged(self) -> Iterator[None]:
         """Have ``called`` give the average instead, which must be there, in evaluation mode."""
         assert self.average is not None
-        own, self.network = self.network, self.average.module.eval()
+        own, self.network = self.network, self.average.network
         try:
             yield
         finally:
@@ -191,8 +217,8 @@ class Learner:
         """What a resumed run must know besides network and optimiser."""
         state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "watch": self.watch.state()}
         if self.average is not None:
-            state["ema"] = self.average.module.state_dict()
-            state["averaged"] = int(self.average.n_averaged)
+            state["ema"] = self.average.network.state_dict()
+            state["averaged"] = self.average.count
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -201,23 +227,9 @@ class Learner:
             self.scaler.load_state_dict(state["scaler"])
         self.watch.restore(state.get("watch", {}))
         if self.average is not None:
-            self.average.module.load_state_dict(state.get("ema", self.network.state_dict()))
-            self.average.n_averaged.fill_(state.get("averaged", 0))
+            self.average.network.load_state_dict(state.get("ema", self.network.state_dict()))
+            self.average.count = state.get("averaged", 0)
         self._note_statistics()
-
-
-def _averaging(decay: float) -> Any:
-    """The average's step: early on it forgets faster, so that the first weights do not linger."""
-
-    def update(averages: Any, values: Any, count: Any) -> None:
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))
-        if torch.is_floating_point(averages[0]):
-            torch._foreach_lerp_(averages, values, 1 - kept)
-        else:  # counters
-            for average, value in zip(averages, values, strict=True):
-                average.copy_(value)
-
-    return update
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

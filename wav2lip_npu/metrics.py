@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -46,9 +47,10 @@ class Mean:
             self._sums[name], self._counts[name] = value, counts
 
     def take(self) -> dict[str, float]:
-        """The means so far; a new mean begins."""
+        """The means so far, NaN where nothing was finite; a new mean begins."""
+        counts = {name: int(count) for name, count in self._counts.items()}
         means = {
-            name: float(total) / max(1, int(self._counts[name]))
+            name: float(total) / counts[name] if counts[name] else math.nan
             for name, total in self._sums.items()
         }
         self.__init__()  # type: ignore[misc]
@@ -94,7 +96,8 @@ class MetricsFile:
         self._board: SummaryWriter | None = None
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """Append ``values``; kind is "train" or "eval"."""
+        """Append the ``values`` that are finite; kind is "train" or "eval"."""
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         with self.path.open("a", encoding="utf-8") as file:
             print(json.dumps({"kind": kind, "step": step, **values}), file=file)
         board = self._open_board(step)

@@ -38,7 +38,7 @@ from wav2lip_npu.overfit import check_overfit
 from wav2lip_npu.pace import Pace
 from wav2lip_npu.tasks import AdversarialTask, ExpertTask, GeneratorTask, Task
 
-GO, STOP, FAILED = range(3)  # what a process says before a step; the gravest counts
+GO, TIME_IS_UP, STOP, FAILED = range(4)  # what a process says before a step; the gravest counts
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +160,6 @@ class Trainer:
             self._log_progress()
         if self.step != self.saved_step:
             self.save()
-        if not stop.is_set():
-            self.ended = "--max_hours"
 
     def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
         """Batches from where the run stands, until a process is told to stop, or the time is up.
@@ -196,14 +194,16 @@ class Trainer:
                     batch = next(batches)
                 except (UserError, RuntimeError) as error:
                     failure = error
-            over = stop.is_set() or time.monotonic() > deadline
-            verdict = self.world.highest(FAILED if failure else STOP if over else GO)
+            own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else GO
+            verdict = self.world.highest(FAILED if failure else own)
             if verdict == FAILED:
                 if self.step != self.saved_step:
                     self.save()
                 self.world.wait_for_all()  # or torchrun ends the first one while it saves
                 raise one_line(failure) from failure
-            if batch is None or verdict == STOP:
+            if verdict == TIME_IS_UP:
+                self.ended = f"--max_hours {hours}"
+            if batch is None or verdict != GO:
                 return
             yield batch
 
@@ -262,7 +262,7 @@ class Trainer:
                 log.info(news)
             if self.world.leads:
                 self._picture(sheet)
-            self._rate(evaluation)
+        self._rate(evaluation)
         return evaluation
 
     def _rate(self, evaluation: dict[str, float]) -> None:
@@ -270,7 +270,7 @@ class Trainer:
         averaged = self.task.trained[""].average is not None
         name = (AVERAGED if averaged else "") + self.task.score
         score, target = evaluation[name], self.config.stop_at_loss
-        if self.best is None or score < self.best:
+        if math.isfinite(score) and (self.best is None or score < self.best):
             self.best = score
             self.save(best=True)
         if target is not None and score <= target:
@@ -293,8 +293,11 @@ class Trainer:
         if self.step == self.saved_step and self.step in self.published and not best:
             return
         self.saved_step = self.step
-        if not self.world.leads:
-            return
+        if self.world.leads:
+            with self.pace.standstill():
+                self._save(best)
+
+    def _save(self, best: bool) -> None:
         config, folder = self.config, self.config.checkpoint_dir
         if self.step not in self.published:
             self.published.append(self.step)

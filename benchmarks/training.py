@@ -1,0 +1,200 @@
+"""Training steps: ours in fp32 and in the device's own precision, the whole trainer, the original.
+
+Run from the project's root: ``python -m benchmarks.training --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks import measure, original
+from wav2lip_npu import checkpoint, data, device
+from wav2lip_npu.clips import ClipFiles, read_clips
+from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.models import SyncExpert
+from wav2lip_npu.tasks import ExpertTask, GeneratorTask, Task
+from wav2lip_npu.training import Trainer
+
+KINDS: dict[str, tuple[type[Task], data.Recipe, int]] = {  # and the original's batch
+    "expert": (ExpertTask, data.EXPERT, 64),
+    "generator": (GeneratorTask, data.GENERATOR, 16),
+}
+
+
+def configure(task: str, options: argparse.Namespace, folder: Path, **changes: Any) -> TrainConfig:
+    """Ours with default options, but for where it reads and writes."""
+    common: dict[str, Any] = {
+        "data_root": options.data_root,
+        "filelists": options.filelists,
+        "checkpoint_dir": folder / "run",
+        "cache_dir": folder / "packed",
+        "device": options.device,
+    }
+    if task == "expert":
+        return ExpertConfig(**{**common, **changes})
+    expert = folder / "expert.pth"
+    if not expert.exists():
+        _save(SyncExpert(), expert)
+    return GeneratorConfig(**{**common, **changes, "syncnet_checkpoint_path": expert})
+
+
+def _save(network: torch.nn.Module, path: Path) -> None:
+    optimizer = torch.optim.Adam(network.parameters())
+    checkpoint.save(path, network, optimizer, step=0, epoch=0, extra={})
+
+
+def bare_steps(
+    task: str, config: TrainConfig, weights: Path, batch: data.Batch, steps: int, *, gate: bool
+) -> measure.Contender:
+    """Steps of a task on one batch, without a trainer around them."""
+    place = device.Device.open(config.device, config.precision)
+    made = _task(task, config, place, gate=gate)
+    if weights.exists():
+        checkpoint.load_network(made.trained[""].network, checkpoint.read(weights))
+    else:
+        _save(made.trained[""].network, weights)
+    made.set_training(True)
+    there = place.put(batch)
+
+    def step() -> measure.Round:
+        place.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            made.step(there)
+        place.synchronize()
+        seconds = time.perf_counter() - start
+        rate = steps * config.batch_size / seconds
+        share = rate * made.work() / place.matmul_rate()
+        return measure.Round(
+            seconds=seconds, count=steps * config.batch_size, extra={"share": share}
+        )
+
+    return step
+
+
+def _task(task: str, config: TrainConfig, place: device.Device, *, gate: bool) -> Task:
+    made = KINDS[task][0](config, place)
+    if gate and isinstance(made, GeneratorTask):
+        made.sync_weight = made.open_weight
+    return made
+
+
+def whole_trainer(task: str, config: TrainConfig, steps: int, *, gate: bool) -> measure.Contender:
+    """The trainer with data, log and all, from the start of its first step to that of its last."""
+    rounds = 0
+
+    def train() -> measure.Round:
+        nonlocal rounds
+        rounds += 1
+        place = device.Device.open(config.device, config.precision)
+        folder = config.checkpoint_dir.with_name(f"run{rounds}")
+        made = _task(task, replace(config, checkpoint_dir=folder), place, gate=gate)
+        trainer = Trainer(made.config, made)
+        step, started = made.step, []
+
+        def timed(*batches: data.Batch, number: int) -> dict[str, torch.Tensor]:
+            place.synchronize()
+            started.append(time.perf_counter())
+            return step(*batches, number=number)
+
+        # An evaluation and a checkpoint follow the last step, which is not counted.
+        made.step = timed  # type: ignore[assignment, method-assign]
+        trainer.run()
+        seconds = started[-1] - started[0]
+        return measure.Round(seconds=seconds, count=(len(started) - 1) * config.batch_size)
+
+    return train
+
+
+def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
+    """Measure one task and print its table."""
+    _, recipe, size = KINDS[task]
+    clips = read_clips(options.data_root, options.filelists / "train.txt", recipe.mel_rows)
+    windows = data.WindowSampler(clips, 0).draw(range(size))
+    batch = recipe.load(ClipFiles(clips), windows)
+    batch_file, weights = folder / f"{task}_batch.pt", folder / f"{task}.pth"
+    torch.save(batch, batch_file)
+    steps, gate = options.steps, options.gate
+    contenders: dict[str, measure.Contender] = {}
+    with ExitStack() as stack:
+        for precision in ("fp32", "auto"):
+            config = configure(task, options, folder, batch_size=size, precision=precision)
+            contenders[f"ours, {precision}"] = bare_steps(
+                task, config, weights, batch, steps, gate=gate
+            )
+        last = replace(config, max_steps=steps + 1, log_interval=max(1, steps // 2))
+        contenders["the whole trainer"] = whole_trainer(task, last, steps, gate=gate)
+        if options.original:
+            process = original.start(
+                options.original,
+                "train",
+                threads=options.threads,
+                filelists=options.filelists,
+                task=task,
+                weights=weights,
+                batch=batch_file,
+                steps=steps,
+                device=options.place.torch_device,
+                gate=gate,
+            )
+            contenders = {"original": stack.enter_context(process), **contenders}
+        results = measure.take_turns(contenders, options.rounds)
+    print(f"\n{task}, batches of {size}, {steps} steps a round")
+    base = measure.middle(results[next(iter(results))])
+    rows = []
+    for name, rounds in results.items():
+        result = measure.middle(rounds)
+        share = result.extra.get("share")
+        rows.append(
+            (
+                name,
+                f"{result.seconds * size / result.count:.3f}",
+                f"{result.rate:.2f}",
+                measure.spread(rounds, 2),
+                f"{result.rate / base.rate:.2f}",
+                f"{share:.0%}" if share else "",
+            )
+        )
+    titles = ("", "s a step", "items/s", "of rounds", f"× {next(iter(results))}", "of matmul")
+    measure.print_table(titles, rows)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--data_root", type=Path, required=True, help="folder of the preprocessed clips")
+    add("--filelists", type=Path, default=Path("filelists"), help="folder of train.txt, val.txt")
+    add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
+    add("--task", choices=(*KINDS, "both"), default="both")
+    add("--steps", type=int, default=4, help="steps a round")
+    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
+    add("--device", default="auto")
+    add("--gate", action="store_true", help="with the sync loss in the generator's")
+    add("--threads", type=int, default=device.usable_cores())
+    options = parser.parse_args()
+    options.data_root = options.data_root.resolve()
+    measure.limit_threads(options.threads)
+    try:
+        options.place = device.Device.open(options.device, "auto")
+        print(measure.describe_machine(options.threads))
+        print(f"{options.place.torch_device}: {options.place.reason}", file=sys.stderr)
+        for task in KINDS if options.task == "both" else (options.task,):
+            with TemporaryDirectory() as folder:
+                compare(task, options, Path(folder))
+    except (UserError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
