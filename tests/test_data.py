@@ -1,5 +1,6 @@
 """Clips, windows and items against the files they come from."""
 
+import dataclasses
 import logging
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from wav2lip_npu.clips import Clip, ClipFiles, read_clips
 from wav2lip_npu.data import (
     EXPERT,
     GENERATOR,
+    TOGETHER,
     Consecutive,
     Windows,
     WindowSampler,
@@ -144,6 +146,28 @@ def test_expert_trial(clips: Path) -> None:
         for frame, moved in zip(frames, batch["moved"][place], strict=True):
             row = 80 * frame // 25
             np.testing.assert_array_equal(moved, mel[:, row : row + 16])
+
+
+def test_windows_of_a_clip_come_together(clips: Path) -> None:
+    listed = read_clips(clips, clips.parent / "lists" / "train.txt", expert_mels)
+    sampler = WindowSampler(listed, 3)
+    drawn = sampler.draw_together(range(40_000))
+    assert drawn.matched.all()
+    groups = drawn.targets.reshape(-1, TOGETHER)
+    assert (drawn.clips.reshape(-1, TOGETHER) == drawn.clips[::TOGETHER, None]).all()
+    assert Counter(drawn.clips.tolist()).keys() == {0, 1}
+    assert all(len(set(group)) == TOGETHER for group in groups.tolist())
+    # Each frame as often as any other, at each place of a group.
+    targets = listed[0].targets
+    for place in range(TOGETHER):
+        found = Counter(groups[drawn.clips[::TOGETHER] == 0, place].tolist())
+        assert found.keys() == set(targets.tolist())
+        assert min(found.values()) > 0.75 * 5000 / len(targets)
+    again = sampler.draw_together(range(400, 408))
+    assert again.targets.tolist() == drawn.targets[400:408].tolist()
+    # A clip with too few windows gives one twice.
+    few = dataclasses.replace(listed[0], targets=listed[0].targets[:2])
+    assert set(WindowSampler([few], 0).draw_together(range(8)).targets.tolist()) <= {0, 1}
 
 
 def test_variations_are_of_the_item_alone(clips: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from test_training import expert_config, first_batch, generator_config, trainer
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from wav2lip_npu import checkpoint, learning, tasks
+from wav2lip_npu import checkpoint, learning, losses, tasks
 from wav2lip_npu.config import ExpertConfig
 from wav2lip_npu.device import Device
 from wav2lip_npu.distributed import ALONE
@@ -177,6 +178,34 @@ def test_batches_gathered_are_one_large_batch(clips: Path, tmp_path: Path) -> No
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
+def test_contrastive_loss_is_that_of_all_pairs_of_a_group() -> None:
+    torch.manual_seed(0)
+    speech, face = (F.normalize(torch.rand(8, 512).square(), dim=1) for _ in range(2))
+    right, wrong = [], []
+    for one in range(8):
+        for other in range(8):
+            cosine = float((speech[one].double() * face[other].double()).sum())
+            if one == other:
+                right.append(-math.log(cosine))
+            elif one // 4 == other // 4:
+                wrong.append(-math.log(1 - cosine))
+    expected = (sum(right) / 8 + sum(wrong) / 24) / 2
+    assert len(wrong) == 24
+    assert losses.contrastive_loss(speech, face, 4).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.usefixtures("thin")
+def test_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path, batch_size=4, objective="contrastive"))
+    run.task.set_training(True)
+    batch = first_batch(run)
+    assert batch["label"].tolist() == [1, 1, 1, 1]
+    speech, face = run.task.expert(batch["mel"], run.task._faces(batch, "faces"))
+    expected = losses.contrastive_loss(speech, face, 4)
+    torch.testing.assert_close(run.task.step(batch)["loss"], expected.detach())
+    trainer(expert_config(clips, tmp_path, batch_size=4, max_steps=2, overfit_check=True)).run()
+
+
 @pytest.mark.usefixtures("thin")
 def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
     run = trainer(expert_config(clips, tmp_path, augment_flip=True, augment_colour=0.5))
@@ -252,6 +281,7 @@ def test_options_that_do_not_go_together() -> None:
         ({"augment_colour": 0.6}, "--augment_colour 0.6"),
         ({"clip_grad_norm": 0.0}, "--clip_grad_norm 0.0: must be above 0"),
         ({"max_hours": -1.0}, "--max_hours -1.0"),
+        ({"objective": "contrastive", "batch_size": 6}, "--batch_size 6 is no 4, 8"),
         ({"accumulate": 0}, "--accumulate 0"),
     ):
         with pytest.raises(UserError, match=message):

@@ -18,6 +18,7 @@ from wav2lip_npu.errors import UserError
 NO_FACE_POLICIES = ("pass", "hold", "error")
 EXPERT_MODES = ("eval", "train")
 SCENE_CUT_POLICIES = ("keep", "split", "reject")
+OBJECTIVES = ("bce", "contrastive")
 SCHEDULES = ("constant", "cosine")
 EXPORTED_WEIGHTS = ("auto", "ema", "raw")
 
@@ -212,6 +213,17 @@ class ExpertConfig(TrainConfig):
     batch_size: int = option("items a step, of each process", 64)
     eval_interval: int = option("steps between evaluations", 10_000)
     checkpoint_interval: int = option("steps between checkpoints", 10_000)
+    objective: str = option(
+        "bce is the original's: one pair an item; contrastive takes four windows of a clip "
+        "together, and holds the speech of each against the faces of all four",
+        "bce",
+        choices=OBJECTIVES,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective == "contrastive" and self.batch_size % 4:
+            raise UserError(f"--objective contrastive: --batch_size {self.batch_size} is no 4, 8 …")
 
 
 @dataclass(frozen=True, kw_only=True)

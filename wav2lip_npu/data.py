@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Protocol
@@ -24,6 +24,7 @@ from wav2lip_npu.windows import expert_row, generator_rows, last_frame
 PACKED_WORKERS = 2  # each gathers thousands of items a second,
 JPEG_WORKERS = 16  # and each of these decodes hundreds
 DRAWS = 4096  # items whose random numbers are drawn together
+TOGETHER = 4  # windows of one clip, one after the other, where they are held against each other
 SHIFTS = np.arange(-7, 8)  # frames by which speech is moved to see whether the expert notices
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,30 @@ class WindowSampler:
     def draw_each(self, items: Sequence[int]) -> Windows:
         """For each number a random window of the clip whose turn it is: all come equally often."""
         return self._draw(np.asarray(items) % self.count, self._chances(items))
+
+    def draw_together(self, items: Sequence[int]) -> Windows:
+        """Matched windows, always ``TOGETHER`` different ones of a random clip.
+
+        Args:
+            items: as many as make whole groups; a group is a function of all its numbers.
+        """
+        chance = self._chances(items)
+        clips = np.repeat((chance[::TOGETHER, 0] * self.count).astype(np.int64), TOGETHER)
+        places = np.empty(len(clips), np.int64)
+        for start in range(0, len(clips), TOGETHER):
+            left = list(range(self.targets.counts[clips[start]]))
+            for item in range(start, start + TOGETHER):
+                drawn = int(chance[item, 1] * len(left))
+                # Short clips have too few; then one comes twice.
+                places[item] = left.pop(drawn) if len(left) > 1 else left[drawn]
+        targets = self.targets.at(clips, places)
+        return Windows(
+            clips=clips,
+            targets=targets,
+            others=targets,
+            matched=np.ones(len(clips), bool),
+            lasts=self.lasts[clips],
+        )
 
     def vary(self, items: Sequence[int]) -> Batch:
         """For each number how its pictures are to be varied.
@@ -222,9 +247,11 @@ class Recipe:
     mel_rows: MelRows
     load: Loader  # in training
     load_trial: Loader  # in evaluation
+    draw: Callable[[WindowSampler, Sequence[int]], Windows] = WindowSampler.draw  # in training
 
 
 EXPERT = Recipe(mel_rows=expert_mels, load=expert_batch, load_trial=expert_trial)
+EXPERT_TOGETHER = replace(EXPERT, draw=WindowSampler.draw_together)
 GENERATOR = Recipe(mel_rows=generator_mels, load=generator_batch, load_trial=generator_batch)
 
 

@@ -21,6 +21,25 @@ def sync_loss(speech: torch.Tensor, face: torch.Tensor, label: torch.Tensor) -> 
     return _cross_entropy(cosine.clamp(max=1.0), label.float())
 
 
+def contrastive_loss(speech: torch.Tensor, face: torch.Tensor, together: int) -> torch.Tensor:
+    """As ``sync_loss``, of all pairs within a group: those that belong together weigh a half.
+
+    So its scale is that of ``sync_loss``, whose labels are 1 half of the time.
+
+    Args:
+        speech: (B, 512) embeddings of speech.
+        face: (B, 512) embeddings of the faces that belong to it.
+        together: elements of a group, which follow each other.
+    """
+    groups = (x.float().unflatten(0, (-1, together)) for x in (speech, face))
+    cosines = torch.einsum("gse,gfe->gsf", *groups).clamp(max=1.0)  # the lengths are 1
+    own = torch.eye(together, dtype=torch.bool, device=cosines.device).expand_as(cosines)
+    matched, others = cosines[own], cosines[~own]
+    right = _cross_entropy(matched, torch.ones_like(matched))
+    wrong = _cross_entropy(others, torch.zeros_like(others))
+    return (right + wrong) / 2
+
+
 def real_or_not(probability: torch.Tensor, *, real: bool) -> torch.Tensor:
     """Binary cross-entropy of the discriminator's (N, 1) probabilities with one answer for all."""
     return _cross_entropy(probability, torch.full_like(probability, float(real)))

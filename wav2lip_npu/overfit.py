@@ -39,7 +39,7 @@ def check_overfit(kind: type[Task], config: TrainConfig, device: Device, data: W
         compile=False,
     )
     task = kind(plain, device)
-    windows = WindowSampler(data.clips, config.seed).draw(range(WINDOWS))
+    windows = task.recipe.draw(WindowSampler(data.clips, config.seed), range(WINDOWS))
     batch = device.put(task.recipe.load(data.store, windows))
     task.set_training(True)
     losses = [float(task.step(batch)[task.learned]) for _ in range(STEPS)]

@@ -39,7 +39,7 @@ Metrics = dict[str, torch.Tensor]  # scalars on the device
 class Task(ABC):
     """One of the three trainings."""
 
-    recipe: ClassVar[data.Recipe]
+    recipe: data.Recipe
     learned: ClassVar[str]  # the loss that a step tells how well it learns by,
     score: ClassVar[str]  # and that of an evaluation; less is better
 
@@ -136,13 +136,19 @@ class ExpertTask(Task):
 
     def __init__(self, config: ExpertConfig, device: Device, world: World = ALONE) -> None:
         super().__init__(config, device, world)
+        self.contrastive = config.objective == "contrastive"
+        if self.contrastive:
+            self.recipe = data.EXPERT_TOGETHER
         self.expert = self.add("", SyncExpert(), betas=(0.9, 0.999))
 
     def learn(self, batch: Batch) -> Metrics:
         """See ``Task``."""
         with self.device.autocast():
             speech, face = self.called()(batch["mel"], self._faces(batch, "faces"))
-        loss = losses.sync_loss(speech, face, batch["label"])
+        if self.contrastive:
+            loss = losses.contrastive_loss(speech, face, data.TOGETHER)
+        else:
+            loss = losses.sync_loss(speech, face, batch["label"])
         self.trained[""].backward(loss)
         return {"loss": loss.detach()}
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,12 @@ class Trainer:
         hours = self.config.max_hours
         deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
         sampler = WindowSampler(self.train_data.clips, self.config.seed)
+        recipe = self.task.recipe
         dataset = WindowDataset(
-            sampler.draw, self.train_data.store, self.task.recipe.load, self._variation(sampler)
+            partial(recipe.draw, sampler),
+            self.train_data.store,
+            recipe.load,
+            self._variation(sampler),
         )
         numbers = Consecutive(self.items + self.world.rank, step=self.world.size)
         batches = iter(
