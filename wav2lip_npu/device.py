@@ -139,16 +139,17 @@ class Device:
         """Floating-point operations a second of large matrix multiplications, as measured now."""
         import torch
 
-        size = 8192 if self._module else 2048 if self.dtype else 1024  # enough for its full speed
-        matrix = torch.ones(size, size, device=self.torch_device, dtype=self.dtype)
-        best = float("inf")
-        for _ in range(4):  # the first one warms up
+        size, seconds = 512, 0.0
+        while seconds < 0.01 and size < 8192:  # small ones do not reach a device's full speed
+            size *= 2
+            matrix = torch.ones(size, size, device=self.torch_device, dtype=self.dtype)
+            _ = matrix @ matrix  # warms up
             self.synchronize()
             started = time.perf_counter()
             _ = matrix @ matrix
             self.synchronize()
-            best = min(best, time.perf_counter() - started)
-        return 2 * size**3 / best
+            seconds = time.perf_counter() - started
+        return 2 * size**3 / seconds
 
     def load(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor here, also where it came from here: it may have been a file."""
