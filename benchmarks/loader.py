@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,14 +19,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
-from wav2lip_npu import checkpoint, data, device
+from wav2lip_npu import data, device
 from wav2lip_npu.audio import load_audio, melspectrogram
 from wav2lip_npu.clips import Clip, ClipFiles, read_clips
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import SyncExpert
 from wav2lip_npu.packed import PackedClips, open_packed
-from wav2lip_npu.tasks import ExpertTask, GeneratorTask, Task, as_images, masked
+from wav2lip_npu.tasks import as_images, masked
 from wav2lip_npu.windows import (
     FACE_SIZE,
     LOWER_HALF,
@@ -83,42 +80,6 @@ def our_loaders(task: str, options: argparse.Namespace, packs: Path) -> dict[str
         "ours, packed": ours(task, clips, packed()),
         "ours, as floats": as_floats(task, ours(task, clips, packed())),
         "ours, on device": ours(task, clips, resident),
-    }
-
-
-def trainers(task: str, options: argparse.Namespace, packs: Path) -> dict[str, measure.Contender]:
-    """Training steps on one batch again and again, which is pure compute, and on loaded ones."""
-    place = options.place
-    roots = {"data_root": options.data_root, "checkpoint_dir": packs, "device": options.device}
-    job: Task
-    if task == "expert":
-        job = ExpertTask(ExpertConfig(**roots), place)
-    else:
-        expert, path = SyncExpert(), packs / "expert.pth"
-        adam = torch.optim.Adam(expert.parameters())
-        checkpoint.save(path, expert, adam, step=0, epoch=0, extra={})
-        job = GeneratorTask(GeneratorConfig(**roots, syncnet_checkpoint_path=path), place)
-    job.set_training(True)
-
-    def steps(batches: Iterator[Batch]) -> measure.Contender:
-        def train() -> measure.Round:
-            place.synchronize()
-            start, count = time.perf_counter(), 0
-            while count < options.train_items:
-                batch = place.put(next(batches))
-                job.step(batch)
-                count += len(batch["mel"])
-            place.synchronize()
-            seconds = time.perf_counter() - start
-            return measure.Round(seconds=seconds, count=count, extra={"bytes": 0, "ready": 0})
-
-        return train
-
-    loaders = our_loaders(task, options, packs)
-    fixed = place.put(next(loaders["ours, on device"]))
-    return {
-        "one batch again": steps(repeat(fixed)),
-        **{name: steps(loaders[name]) for name in ("ours, on device", "ours, packed")},
     }
 
 
@@ -251,10 +212,6 @@ def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None
         results = measure.take_turns(contenders | own, options.rounds)
         print(f"\n{task}, batches of {BATCH_SIZES[task]}")
         print_results(results)
-        if options.train_items:
-            results = measure.take_turns(trainers(task, options, packs), options.rounds)
-            print(f"\ntraining the {task} on {options.place.torch_device}, items a second")
-            print_results(results)
 
 
 def print_results(results: dict[str, list[measure.Round]]) -> None:
@@ -286,19 +243,9 @@ def print_read_rates(files: list[Path]) -> None:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    add = parser.add_argument
-    add("--data_root", type=Path, required=True, help="folder of the preprocessed clips")
-    add("--filelists", type=Path, default=Path("filelists"), help="folder of train.txt")
-    add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
-    add("--task", choices=(*BATCH_SIZES, "both"), default="both")
-    add("--items", type=int, default=640, help="items a round")
-    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
-    add("--device", default="auto", help="where data on the device lives, and training runs")
-    add("--train_items", type=int, default=0, help="items a round of training steps; 0: none")
-    add("--threads", type=int, default=1, help="of each loader; in training it has one core")
+    parser = measure.data_parser(__doc__, tasks=BATCH_SIZES, threads=1)
+    parser.add_argument("--items", type=int, default=640, help="items a round")
     options = parser.parse_args()
-    options.data_root = options.data_root.resolve()
     measure.limit_threads(options.threads)
     try:
         options.place = device.Device.open(options.device, "auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -66,6 +67,22 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for name, *cells in lines:
         numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print("  ".join([name.ljust(widths[0]), *numbers]))
+
+
+def data_parser(
+    description: str | None, *, tasks: Iterable[str], threads: int
+) -> argparse.ArgumentParser:
+    """The options of benchmarks that read preprocessed clips."""
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--data_root", type=Path, required=True, help="folder of the preprocessed clips")
+    add("--filelists", type=Path, default=Path("filelists"), help="folder of train.txt, val.txt")
+    add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
+    add("--task", choices=(*tasks, "both"), default="both")
+    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
+    add("--device", default="auto", help="where the networks and the data on the device are")
+    add("--threads", type=int, default=threads, help="of each contender")
+    return parser
 
 
 def limit_threads(threads: int) -> None:

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[type[Task], data.Recipe, int]] = {  # and the original's 
     "expert": (ExpertTask, data.EXPERT, 64),
     "generator": (GeneratorTask, data.GENERATOR, 16),
 }
+STARTING = 10  # steps of the whole trainer that do not count
 
 
 def configure(task: str, options: argparse.Namespace, folder: Path, **changes: Any) -> TrainConfig:
@@ -89,8 +90,11 @@ def _task(task: str, config: TrainConfig, place: device.Device, *, gate: bool) -
     return made
 
 
-def whole_trainer(task: str, config: TrainConfig, steps: int, *, gate: bool) -> measure.Contender:
-    """The trainer with data, log and all, from the start of its first step to that of its last."""
+def whole_trainer(task: str, config: TrainConfig, *, gate: bool) -> measure.Contender:
+    """The trainer with data, log and all, from the start of one step to that of its last.
+
+    The first ones do not count: while they are done the processes that load are still starting.
+    """
     rounds = 0
 
     def train() -> measure.Round:
@@ -110,8 +114,9 @@ def whole_trainer(task: str, config: TrainConfig, steps: int, *, gate: bool) -> 
         # An evaluation and a checkpoint follow the last step, which is not counted.
         made.step = timed  # type: ignore[assignment, method-assign]
         trainer.run()
-        seconds = started[-1] - started[0]
-        return measure.Round(seconds=seconds, count=(len(started) - 1) * config.batch_size)
+        counted = started[STARTING:]
+        seconds = counted[-1] - counted[0]
+        return measure.Round(seconds=seconds, count=(len(counted) - 1) * config.batch_size)
 
     return train
 
@@ -132,8 +137,8 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
             contenders[f"ours, {precision}"] = bare_steps(
                 task, config, weights, batch, steps, gate=gate
             )
-        last = replace(config, max_steps=steps + 1, log_interval=max(1, steps // 2))
-        contenders["the whole trainer"] = whole_trainer(task, last, steps, gate=gate)
+        longer = replace(config, max_steps=STARTING + options.trainer_steps + 1, log_interval=10)
+        contenders["the whole trainer"] = whole_trainer(task, longer, gate=gate)
         if options.original:
             process = original.start(
                 options.original,
@@ -171,22 +176,16 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = measure.data_parser(__doc__, tasks=KINDS, threads=device.usable_cores())
     add = parser.add_argument
-    add("--data_root", type=Path, required=True, help="folder of the preprocessed clips")
-    add("--filelists", type=Path, default=Path("filelists"), help="folder of train.txt, val.txt")
-    add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
-    add("--task", choices=(*KINDS, "both"), default="both")
     add("--steps", type=int, default=4, help="steps a round")
-    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
-    add("--device", default="auto")
+    add("--trainer_steps", type=int, default=24, help="steps a round of the whole trainer")
     add("--gate", action="store_true", help="with the sync loss in the generator's")
-    add("--threads", type=int, default=device.usable_cores())
     options = parser.parse_args()
-    options.data_root = options.data_root.resolve()
     measure.limit_threads(options.threads)
     try:
         options.place = device.Device.open(options.device, "auto")
+        options.place.hold_memory()
         print(measure.describe_machine(options.threads))
         print(f"{options.place.torch_device}: {options.place.reason}", file=sys.stderr)
         for task in KINDS if options.task == "both" else (options.task,):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NPU, CUDA, CPU = "npu", "cuda", "cpu"
 NAMES = ("auto", NPU, CUDA, CPU)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+HEAP_GROWTH = 2**28  # bytes by which memory that is held grows, see ``hold_memory``
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
 
 
@@ -135,6 +136,23 @@ class Device:
         if coming is not None:
             yield coming
 
+    def hold_memory(self) -> None:
+        """Have this process keep memory that tensors have freed for those to come.
+
+        Accelerators do so by themselves. On a CPU with the GNU C library a step of the generator
+        gives gigabytes back to the system and takes them again, page by page, which is a quarter of
+        its time (``benchmarks/README.md``).
+        """
+        if self.torch_device.type != CPU:
+            return
+        import ctypes
+
+        # malloc.h's M_MMAP_MAX: no blocks of their own; M_TRIM_THRESHOLD: never; M_TOP_PAD.
+        mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
+        if mallopt is not None:
+            for parameter, value in ((-4, 0), (-1, -1), (-2, HEAP_GROWTH)):
+                mallopt(parameter, value)
+
     def matmul_rate(self) -> float:
         """Floating-point operations a second of large matrix multiplications, as measured now."""
         import torch
@@ -143,13 +161,15 @@ class Device:
         while seconds < 0.01 and size < 8192:  # small ones do not reach a device's full speed
             size *= 2
             matrix = torch.ones(size, size, device=self.torch_device, dtype=self.dtype)
-            _ = matrix @ matrix  # warms up
-            self.synchronize()
-            started = time.perf_counter()
-            _ = matrix @ matrix
-            self.synchronize()
-            seconds = time.perf_counter() - started
+            seconds = min(self._seconds_of_product(matrix) for _ in range(4))  # others may disturb
         return 2 * size**3 / seconds
+
+    def _seconds_of_product(self, matrix: torch.Tensor) -> float:
+        self.synchronize()
+        started = time.perf_counter()
+        _ = matrix @ matrix
+        self.synchronize()
+        return time.perf_counter() - started
 
     def load(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor here, also where it came from here: it may have been a file."""
@@ -163,6 +183,12 @@ class Device:
             return self
         number = self.torch_device.index + cards
         return replace(self, torch_device=torch.device(self.torch_device.type, number))
+
+    @property
+    def onnx_providers(self) -> list[str]:
+        """What ONNX Runtime should compute with, the first that it has."""
+        own = {NPU: "CANNExecutionProvider", CUDA: "CUDAExecutionProvider"}
+        return [*filter(None, [own.get(self.torch_device.type)]), "CPUExecutionProvider"]
 
     @property
     def backend(self) -> str:

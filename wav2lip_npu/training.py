@@ -56,6 +56,7 @@ def train_generator(config: GeneratorConfig) -> None:
 
 def _train(config: TrainConfig, kind: type[Task]) -> None:
     device = Device.open(config.device, config.precision)
+    device.hold_memory()
     with distributed.join(device) as world:
         log.info("device: %s (%s)", device.torch_device, device.reason)
         log.info(
