@@ -15,9 +15,10 @@ from formula import fill
 from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import load_audio, melspectrogram, write_wav
 from wav2lip_npu.config import InferConfig
-from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.infer import LipSync, infer
+from wav2lip_npu.faces import Located
+from wav2lip_npu.infer import infer
+from wav2lip_npu.lip_sync import LipSync
 from wav2lip_npu.models import Generator
 from wav2lip_npu.video import Frame, probe, read_frames
 from wav2lip_npu.windows import inference_rows
@@ -44,12 +45,12 @@ def talker(tmp_path: Path, face: np.ndarray, speech: Path) -> Path:
 def run(tmp_path: Path, generator: Path, face: Path, audio: Path, **options: object) -> Path:
     common = {"device": "cpu", "precision": "fp32", "detector": "centerface"}
     outfile = tmp_path / "new folder" / "out.mp4"
-    return infer(
-        InferConfig(
-            **{**common, "outfile": outfile, **options},
-            checkpoint_path=generator, face=face, audio=audio,
-        )
+    config = InferConfig(
+        **{**common, "outfile": outfile, **options},
+        checkpoint_path=generator, face=face, audio=audio,
     )  # fmt: skip
+    infer(config)
+    return config.outfile
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -99,13 +100,12 @@ def test_the_box_holds_what_the_generator_draws(
             drawn = generator(heard, torch.from_numpy(faces).float())[0]
         drawn = (drawn.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
         expected.append(cv2.resize(drawn, (right - left, bottom - top)))
-    lip_sync = LipSync(generator_file, Device.open("cpu", "fp32"))
+    lip_sync = LipSync(generator_file, device="cpu", precision="fp32", wav2lip_batch_size=4)
     box = (left, top, right, bottom)
-    located = [(Frame(time=0.0, image=image), box) for image in source[: len(rows)]]
-    chunks = [mel[:, row : row + 16] for row in rows]
-    ours = list(lip_sync.speak(located, chunks, pad_to=4))
-    assert len(ours) == len(expected) == 22
-    for image, patch in zip(ours, expected, strict=True):
+    located = (Located(frame=Frame(time=0.0, image=image), box=box) for image in source)
+    ours = [image for _, image in lip_sync.speak(located, [load_audio(speech)], 25)]
+    assert len(ours) == 25 and len(expected) == 22  # the last is held for as long as there is sound
+    for image, patch in zip(ours, expected, strict=False):
         error = image[top:bottom, left:right].astype(int) - patch
         assert np.abs(error).max() <= 1  # truncation on either side of a whole number
         assert (error == 0).mean() > 0.99
@@ -171,14 +171,19 @@ def test_frames_without_a_face(
     tmp_path: Path, generator_file: Path, face: np.ndarray, speech: Path, caplog: object
 ) -> None:
     grey = np.full_like(face, 90)
-    source = write_video(tmp_path / "a.mp4", [face] * 10 + [grey] * 5 + [face] * 10)
+    covered = face.copy()
+    covered[40:200, 70:190] = face[40:200, 70:190].mean(axis=(0, 1))  # and the scene goes on
+    source = write_video(tmp_path / "a.mp4", [face] * 10 + [covered] * 5 + [face] * 10)
     with caplog.at_level("WARNING"):
-        out = pictures(run(tmp_path, generator_file, source, speech))
+        out = pictures(run(tmp_path, generator_file, source, speech, crf=0))
     untouched = pictures(source)[10:15]
     assert np.abs(out[10:15] - untouched).max() <= 2
-    assert "5 of 25 frames without a face, left as they are, at seconds 0.40" in caplog.text
+    assert "5 of 25 frames without a face, left as they are, at seconds 0.40–0.60" in caplog.text
     held = pictures(run(tmp_path, generator_file, source, speech, no_face="hold"))
     assert np.abs(held[12] - untouched[2]).max() > 20
+    other = write_video(tmp_path / "cut.mp4", [face] * 10 + [grey] * 5 + [face] * 10)
+    over_a_cut = pictures(run(tmp_path, generator_file, other, speech, no_face="hold", crf=0))
+    assert np.abs(over_a_cut[12] - 90).max() <= 5
     with pytest.raises(UserError, match=r"frame 10 \(0\.40 s\): no face"):
         run(tmp_path, generator_file, source, speech, no_face="error", outfile=tmp_path / "e.mp4")
     blank = write_video(tmp_path / "blank.mp4", [grey] * 25)

@@ -58,6 +58,19 @@ def rate_and_channels(path: Path) -> tuple[int, int]:
         return stream.rate, stream.channels
 
 
+def announced_seconds(path: Path) -> float | None:
+    """How long a media file's first audio stream is by its header, or None; it may be wrong.
+
+    Raises:
+        UserError: as ``load_audio``.
+    """
+    with open_media(path) as container:
+        stream = _audio_stream(container, path)
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return container.duration / av.time_base if container.duration else None
+
+
 def stream_audio(path: Path, *, start: float | None = None) -> Iterator[np.ndarray]:
     """``load_audio`` block by block, for sound of any length."""
     empty = True
@@ -148,13 +161,50 @@ def melspectrogram(samples: np.ndarray) -> np.ndarray:
     Returns:
         float32 (80, 1 + n // 200).
     """
-    wave_form = samples.astype(np.float64)
-    wave_form[1:] -= PREEMPHASIS * wave_form[:-1].copy()
-    if len(wave_form) < WINDOW:  # 50 ms: too short to be mirrored
-        wave_form = np.pad(wave_form, (0, WINDOW - len(wave_form)))
+    return np.concatenate(list(stream_mel([samples])), axis=1)
+
+
+def stream_mel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """``melspectrogram`` piece by piece, of samples that come in blocks.
+
+    Args:
+        blocks: (n,) mono samples at 16 kHz each.
+
+    Yields:
+        float32 (80, m), as soon as the samples for the rows are there: 25 ms after a row's own
+        time. Joined they are the spectrogram of all samples, to the last digit.
+    """
+    heard = np.zeros(0)  # from the first sample of the next row's window on
+    count, before, mirrored = 0, 0.0, False
+    for block in blocks:
+        sharp = block.astype(np.float64)
+        if not len(sharp):
+            continue
+        sharp[1:] -= PREEMPHASIS * block[:-1].astype(np.float64)
+        sharp[0] -= PREEMPHASIS * before
+        heard, before, count = np.concatenate([heard, sharp]), float(block[-1]), count + len(block)
+        if not mirrored and count > WINDOW:
+            heard, mirrored = np.concatenate([heard[WINDOW // 2 : 0 : -1], heard]), True
+        rows = (len(heard) - WINDOW) // HOP + 1 if mirrored else 0
+        if rows > 0:
+            yield _mel_rows(heard[: (rows - 1) * HOP + WINDOW])
+            heard = heard[rows * HOP :]
+    if not mirrored:
+        # Up to 50 ms: too short to be mirrored as it is.
+        heard = np.pad(heard, (0, max(0, WINDOW - count)))
+        heard = np.concatenate([heard[WINDOW // 2 : 0 : -1], heard])
+    heard = np.concatenate([heard, heard[-2 : -2 - WINDOW // 2 : -1]])
+    given = 0 if not mirrored else 1 + (count - WINDOW // 2) // HOP
+    rows = 1 + count // HOP - given
+    if rows > 0:
+        yield _mel_rows(heard[: (rows - 1) * HOP + WINDOW])
+
+
+def _mel_rows(sharp: np.ndarray) -> np.ndarray:
+    """Mel rows of whole windows of pre-emphasised samples."""
     spectrum = np.abs(
-        librosa.stft(wave_form, n_fft=WINDOW, hop_length=HOP, win_length=WINDOW, pad_mode="reflect")
-    )[:, : 1 + len(samples) // HOP]
+        librosa.stft(sharp, n_fft=WINDOW, hop_length=HOP, win_length=WINDOW, center=False)
+    )
     floor = 10.0 ** (FLOOR_DB / 20.0)
     level = 20.0 * np.log10(np.maximum(floor, _mel_filters() @ spectrum)) - REFERENCE_DB
     scaled = 2.0 * MEL_LIMIT * (level - FLOOR_DB) / -FLOOR_DB - MEL_LIMIT

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from wav2lip_npu.errors import UserError
 
 OUR_KEY = "wav2lip_npu"
+SAFETENSORS = ".safetensors"  # of weights alone
 DISC_PREFIX = "disc_"
 BEST = "best.pth"  # a second name of the checkpoint whose evaluation was best
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
@@ -77,6 +79,8 @@ def read(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         if file.read(64).lstrip()[:1] == b"<":
             raise UserError(f"{path}: is a web page, not a checkpoint; download the file itself")
+    if path.suffix == SAFETENSORS:
+        return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
@@ -91,6 +95,23 @@ def read(path: Path) -> Checkpoint:
         global_step=int(content.get("global_step") or 0),
         global_epoch=int(content.get("global_epoch") or 0),
         extra=dict(content.get(OUR_KEY) or {}),
+    )
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    return Checkpoint(
+        path=path,
+        state_dict=weights,
+        optimizer=None,
+        global_step=int(about.get("step", 0)),
+        global_epoch=0,
+        extra={},
     )
 
 

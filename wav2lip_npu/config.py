@@ -16,6 +16,15 @@ from wav2lip_npu import device
 from wav2lip_npu.errors import UserError
 
 NO_FACE_POLICIES = ("pass", "hold", "error")
+FACE_RULES = ("largest", "first", "center")  # or track:N
+SMOOTHINGS = ("centred", "original", "none")
+BLENDS = ("paste", "feather", "poisson")
+LOOPS = ("repeat", "pingpong", "hold", "cut")
+BACKENDS = ("torch", "onnx")
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow"),
+)
 EXPERT_MODES = ("eval", "train")
 SCENE_CUT_POLICIES = ("keep", "split", "reject")
 OBJECTIVES = ("bce", "contrastive")
@@ -255,52 +264,119 @@ class ExportConfig(_Options):
     """Write a generator for inference only: .pth and .safetensors."""
 
     checkpoint_path: Path = option("checkpoint of the generator")
-    outfile: Path = option("file to write; the other suffix is written beside it")
+    outfile: Path = option("file to write; other suffixes are written beside it")
     weights: str = option(
         "which weights: the moving average, the raw ones, or the average where there is one",
         "auto",
         choices=EXPORTED_WEIGHTS,
     )
+    onnx: bool = option("also write .onnx, for any batch size, and compare it with torch", False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferConfig(_DetectorOptions, _NetworkOptions):
-    """Lip-sync a video or a still image to speech."""
+class LipSyncConfig(_DetectorOptions, _NetworkOptions):
+    """What a ``LipSync`` needs to know, whatever it is given to see and to hear."""
 
-    checkpoint_path: Path = option("checkpoint of the generator")
-    face: Path = option("video or image with the face")
-    audio: Path = option("audio file, or video whose sound is taken")
-    outfile: Path = option("video to write", Path("results/result_voice.mp4"))
-    static: bool = option("use the first frame only; so it is for an image", False)
-    fps: float = option("frames a second, for an image only", 25.0)
+    checkpoint_path: Path = option("generator: a checkpoint, or what export writes")
+    backend: str = option(
+        "what runs the generator; onnx takes the .onnx file that export writes",
+        "torch",
+        choices=BACKENDS,
+    )
+    wav2lip_batch_size: int = option(
+        "frames that the generator makes at once; of large pictures fewer", 128
+    )
+    face_det_batch_size: int = option("frames that are looked at for faces together", 16)
+    detect_every: int = option(
+        "look for faces in each so manieth frame, and in those between where faces move", 1
+    )
+    face_select: str = option(
+        "whose mouth speaks, of several people: largest or center (as they come into view), first, "
+        "or track:N, the N-th to appear; the same person all along",
+        "largest",
+    )
+    no_face: str = option(
+        "a frame without the face: pass it through untouched, hold the last box, or stop",
+        "pass",
+        choices=NO_FACE_POLICIES,
+    )
     pads: tuple[int, int, int, int] = option(
         "pixels added to the face box: top bottom left right; take in the chin", (0, 10, 0, 0)
     )
-    face_det_batch_size: int = option("frames that the face detector sees at once", 16)
-    wav2lip_batch_size: int = option("frames that the generator makes at once", 128)
+    box: tuple[int, int, int, int] = option(
+        "the face's box for the whole video, instead of detection: top bottom left right",
+        (-1, -1, -1, -1),
+    )
+    smooth: str = option(
+        "face boxes: averaged over two frames to each side, never over a scene cut; the "
+        "original's average over the next four; or as they are found",
+        "centred",
+        choices=SMOOTHINGS,
+    )
+    nosmooth: bool = option("the same as --smooth none", False)
+    blend: str = option(
+        "how the drawn face comes into the picture: pasted, as in the original; its mouth through "
+        "a soft mask, in the picture's colours; or by OpenCV's Poisson cloning",
+        "paste",
+        choices=BLENDS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "face_det_batch_size", "wav2lip_batch_size", "detect_every")
+        if min(self.pads) < 0:
+            raise UserError(f"--pads {self.pads}: must not be negative")
+        if self.face_select not in FACE_RULES and not re.fullmatch(
+            r"track:[1-9]\d*", self.face_select
+        ):
+            rules = ", ".join((*FACE_RULES, "track:N"))
+            raise UserError(f"--face_select {self.face_select}: choose from {rules}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(LipSyncConfig):
+    """Lip-sync videos or still images to speech."""
+
+    face: Path | None = option("video or image with the face", None)
+    audio: Path | None = option("audio file, or video whose sound is taken", None)
+    outfile: Path = option("video to write", Path("results/result_voice.mp4"))
+    jobs: Path | None = option(
+        "CSV file with a line for each of many videos, instead of the three above: its first line "
+        "is face,audio,outfile",
+        None,
+    )
+    resume: bool = option("of --jobs, leave out those whose outfile is there", False)
+    static: bool = option("use the first frame only; so it is for an image", False)
+    fps: float = option("frames a second, for an image only", 25.0)
+    loop: str = option(
+        "sound that is longer than the video: repeat the video, play it there and back, hold its "
+        "last frame, or cut the sound",
+        "repeat",
+        choices=LOOPS,
+    )
     resize_factor: int = option("divide the picture's sides by this", 1)
     crop: tuple[int, int, int, int] = option(
         "part of the picture to keep, after --resize_factor and --rotate: top bottom left right; "
         "-1 is the far edge",
         (0, -1, 0, -1),
     )
-    box: tuple[int, int, int, int] = option(
-        "the face's box for the whole video, instead of detection: top bottom left right",
-        (-1, -1, -1, -1),
-    )
     rotate: bool = option("turn the picture clockwise by 90 degrees", False)
-    nosmooth: bool = option("do not average the face boxes over five frames", False)
-    no_face: str = option(
-        "a frame without a face: pass it through untouched, hold the last box, or stop",
-        "pass",
-        choices=NO_FACE_POLICIES,
+    face_cache: Path | None = option(
+        "folder in which detections are kept, by the video's content, for the next time", None
     )
+    crf: int = option("x264's quality, 0 (lossless) to 51", 18)
+    preset: str = option("x264's preset: slower is smaller", "medium", choices=PRESETS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "face_det_batch_size", "wav2lip_batch_size", "resize_factor", "fps")
-        if min(self.pads) < 0:
-            raise UserError(f"--pads {self.pads}: must not be negative")
+        self._at_least(1, "resize_factor", "fps")
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"--crf {self.crf}: must be from 0 to 51")
+        if self.jobs is None and (self.face is None or self.audio is None):
+            missing = "--face" if self.face is None else "--audio"
+            raise UserError(f"{missing}: is needed, or --jobs with a file of many")
+        if self.resume and self.jobs is None:
+            raise UserError("--resume: has no effect without --jobs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,14 @@ pictures are held: once to look for faces, and once to cut. What fits into memor
 
 from __future__ import annotations
 
-import queue
 import shutil
-import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -28,14 +25,13 @@ from wav2lip_npu.clips import AUDIO, MIN_FRAMES
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.report import ClipReport
+from wav2lip_npu.streams import ahead
 from wav2lip_npu.windows import FPS
 
 KEPT_BYTES = 2**27  # of pictures between the two passes: 128 MiB, a minute of LRS2
 SAMPLES_PER_FRAME = audio.SAMPLE_RATE // FPS  # 640
 MISSING = 0.2  # seconds of picture or sound that may be missing unnamed
 VARYING = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
-
-Item = TypeVar("Item")
 
 
 def cut_video(
@@ -129,31 +125,24 @@ def look(
 ) -> Survey:
     """Look for faces and scene cuts."""
     survey = Survey()
-    looked_at = _to_look_at(images, config.detect_every, survey)
+    looked_at = _looked_at(images, config.detect_every, survey)
     while batch := list(islice(looked_at, config.batch_size)):
         found = detector.detect([image for _, image in batch])
         survey.seen |= {number: boxes for (number, _), boxes in zip(batch, found, strict=True)}
     return survey
 
 
-def _to_look_at(
+def _looked_at(
     images: Iterator[np.ndarray], every: int, survey: Survey
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Every so manieth picture, those on both sides of a cut, and the last."""
-    passed: tuple[int, np.ndarray] | None = None  # the one before, if it was not given out
-    for number, (image, cut) in enumerate(scenes.with_cuts(images)):
+    """The pictures to look for faces in, with their numbers."""
+    for number, seen in enumerate(scenes.to_look_at(images, lambda image: image, every)):
         survey.frames = number + 1
-        survey.height, survey.width = image.shape[:2]
-        if cut:
+        survey.height, survey.width = seen.item.shape[:2]
+        if seen.cut:
             survey.cuts.append(number)
-            if passed is not None:
-                yield passed
-        wanted = cut or number % every == 0
-        if wanted:
-            yield number, image
-        passed = None if wanted else (number, image)
-    if passed is not None:
-        yield passed
+        if seen.look:
+            yield number, seen.item
 
 
 class Pictures:
@@ -322,41 +311,3 @@ def _about_clip(report: ClipReport) -> list[str]:
     if report.faces < MIN_FRAMES:
         found.append(f"{report.faces} crops: training leaves out clips of less than {MIN_FRAMES}")
     return found
-
-
-def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
-    """The same items, made by a thread that may be ``count`` of them ahead."""
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(count)
-    stopped = threading.Event()
-
-    def put(item: Item | None, error: BaseException | None = None) -> None:
-        while not stopped.is_set():
-            try:
-                return made.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def make() -> None:
-        end: BaseException = StopIteration()
-        try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            end = error
-        put(None, end)
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()

@@ -1,145 +1,156 @@
-"""Lip-sync a video: decode, find faces, draw mouths, paste, encode, frame by frame."""
+"""The command ``infer``: files in, files out, the stages between in ``lip_sync``."""
 
 from __future__ import annotations
 
+import csv
 import logging
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu import audio, checkpoint, video
+from wav2lip_npu import audio, video
 from wav2lip_npu.config import InferConfig
-from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.faces import FaceSource, Located, Misses, locate
-from wav2lip_npu.models import Generator
-from wav2lip_npu.windows import FACE_SIZE, LOWER_HALF, WINDOW_ROWS, inference_rows
+from wav2lip_npu.face_cache import FaceCache
+from wav2lip_npu.faces import Located, Misses
+from wav2lip_npu.footage import Footage
+from wav2lip_npu.lip_sync import LipSync
+
+COLUMNS = ["face", "audio", "outfile"]  # of --jobs
 
 log = logging.getLogger(__name__)
 
 
-def infer(config: InferConfig) -> Path:
-    """Write ``config.outfile``: the face of a video or image, its mouth speaking the audio.
-
-    The picture lasts as long as the audio; a shorter video starts over. Nothing but the face box
-    of a frame is changed.
-
-    Returns:
-        The file written.
+def infer(config: InferConfig) -> None:
+    """Write ``--outfile``, or those of all ``--jobs``.
 
     Raises:
-        UserError: an input is missing or cannot be used, or no frame has a face.
+        UserError: an input is missing or cannot be used, or no frame has a face; of jobs, when the
+            others are done.
     """
-    source = FaceSource(config)
-    speech = audio.load_audio(config.audio)
-    mel = audio.melspectrogram(speech)
-    if mel.shape[1] < WINDOW_ROWS:
-        seconds = len(speech) / audio.SAMPLE_RATE
-        raise UserError(f"{config.audio}: {seconds:.2f} s of sound, at least 0.2 s are needed")
-    rows = inference_rows(mel.shape[1], float(source.fps))
-    # The original ends with the last chunk, some 0.15 s before the sound does: it is held on.
-    frames = max(len(rows), round(len(speech) / audio.SAMPLE_RATE * source.fps))
-    rows += [rows[-1]] * (frames - len(rows))
+    networks = cache(lambda: LipSync.of(config))  # when the first files prove to be usable
+    if config.jobs is None:
+        _infer_one(networks, config)
+        return
+    jobs = read_jobs(config)
+    failed = []
+    for number, job in enumerate(jobs, start=1):
+        if config.resume and job.outfile.exists():
+            log.info("%d of %d: %s is there already", number, len(jobs), job.outfile)
+            continue
+        log.info("%d of %d: %s", number, len(jobs), job.outfile)
+        try:
+            _infer_one(networks, job)
+        except UserError as error:
+            log.error("%s: %s", job.outfile, error)
+            failed.append(job.outfile)
+    if failed:
+        names = ", ".join(map(str, failed))
+        raise UserError(f"{config.jobs}: {len(failed)} of {len(jobs)} jobs failed: {names}")
 
-    device = Device.open(config.device, config.precision)
-    log.info("device: %s (%s)", device.torch_device, device.reason)
-    lip_sync = LipSync(config.checkpoint_path, device)
-    misses = Misses(policy=config.no_face, fps=source.fps)
-    located = islice(locate(source, frames, config, device, misses), frames)
-    chunks = (mel[:, row : row + WINDOW_ROWS] for row in rows)
+
+def read_jobs(config: InferConfig) -> list[InferConfig]:
+    """The options of each job of ``--jobs``; its files are relative to the current folder.
+
+    Raises:
+        UserError: no such file, not of these columns, or one outfile twice.
+    """
+    assert config.jobs is not None
+    if not config.jobs.is_file():
+        raise UserError(f"{config.jobs}: no such file (--jobs)")
+    with config.jobs.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        if rows.fieldnames is None or sorted(rows.fieldnames) != sorted(COLUMNS):
+            raise UserError(f"{config.jobs}: its first line must be {','.join(COLUMNS)}")
+        jobs = []
+        for row in rows:
+            if None in row or not all(row.values()):
+                raise UserError(f"{config.jobs}, line {rows.line_num}: three files are wanted")
+            files = {name: Path(row[name]) for name in COLUMNS}
+            jobs.append(replace(config, jobs=None, **files))  # type: ignore[arg-type]
+    names = [job.outfile.resolve() for job in jobs]
+    twice = {str(name) for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"{config.jobs}: written more than once: {', '.join(sorted(twice))}")
+    if not jobs:
+        raise UserError(f"{config.jobs}: has no jobs")
+    return jobs
+
+
+def _infer_one(networks: Callable[[], LipSync], config: InferConfig) -> None:
+    """The face of a video or image, its mouth speaking the audio.
+
+    The picture lasts as long as the sound. Nothing but the face box of a frame is changed.
+    """
+    assert config.audio is not None
+    footage = Footage(config)
+    total = audio.announced_seconds(config.audio)
+    sound = audio.stream_audio(config.audio)
+    lip_sync = networks()
+    misses = Misses(policy=config.no_face, fps=footage.fps)
+    known = _open_cache(lip_sync, footage, config)
+    located = _shown(footage, lip_sync.locate(footage.frames(), misses, known), misses, config)
     writer = video.VideoWriter(
-        config.outfile, fps=source.fps, audio=config.audio, colors_of=source.info
+        config.outfile,
+        fps=footage.fps,
+        audio=config.audio,
+        colors_of=footage.info,
+        crf=config.crf,
+        preset=config.preset,
     )
-    with writer, tqdm(total=frames, unit="frame", disable=None) as bar:
-        size = config.wav2lip_batch_size
-        while batch := list(islice(located, size)):
-            heard = list(islice(chunks, len(batch)))
-            spoken = lip_sync.speak(batch, heard, pad_to=size)
-            for image, (frame, box) in zip(spoken, batch, strict=True):
-                writer.write(image, source=frame, changed=box)
+    frames = 0
+    try:
+        with (
+            writer,
+            closing(lip_sync.speak(located, sound, footage.fps, config.audio)) as spoken,
+            logging_redirect_tqdm(),
+            tqdm(
+                total=None if total is None else round(total * footage.fps),
+                unit="frame",
+                disable=None,
+            ) as bar,
+        ):
+            for place, image in spoken:
+                writer.write(image, source=place.frame, changed=place.box)
                 bar.update()
-        misses.conclude()
-    log.info("wrote %s: %d frames, %s a second", config.outfile, frames, float(source.fps))
-    return config.outfile
+                frames += 1
+            misses.conclude()
+    finally:
+        if known is not None:
+            known.save()
+    log.info("wrote %s: %d frames, %.5g a second", config.outfile, frames, float(footage.fps))
 
 
-class LipSync:
-    """A trained generator that draws mouths into pictures."""
+def _open_cache(lip_sync: LipSync, footage: Footage, config: InferConfig) -> FaceCache | None:
+    if config.face_cache is None or config.box[0] != -1:
+        return None
+    return FaceCache(
+        config.face_cache,
+        footage.path,
+        detector=lip_sync.detector.name,
+        s3fd=config.s3fd,
+        fps=footage.fps,
+        edits=(config.resize_factor, config.rotate, config.crop),
+    )
 
-    def __init__(self, checkpoint_path: Path, device: Device) -> None:
-        """Load the generator.
 
-        Raises:
-            UserError: no such checkpoint, or not a generator's.
-        """
-        generator = Generator()
-        checkpoint.load_network(generator, checkpoint.read(checkpoint_path))
-        self.device = device
-        self.generator = device.place(generator).eval().requires_grad_(False)
-
-    def speak(
-        self, located: list[Located], chunks: list[np.ndarray], *, pad_to: int
-    ) -> Iterator[np.ndarray]:
-        """The pictures with their faces speaking.
-
-        Args:
-            located: frames with their face boxes; without one, a picture is returned as it is.
-            chunks: (80, 16) mel rows for each.
-            pad_to: batch size where the device wants always the same.
-
-        Yields:
-            (h, w, 3) BGR uint8.
-        """
-        faces, heard = [], []
-        for (frame, box), chunk in zip(located, chunks, strict=True):
-            if box is not None:
-                x1, y1, x2, y2 = box
-                faces.append(cv2.resize(frame.image[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE)))
-                heard.append(chunk)
-        drawn = iter(self.draw(faces, heard, pad_to=pad_to))
-        for frame, box in located:
-            image = frame.image
-            if box is not None:
-                x1, y1, x2, y2 = box
-                image = image.copy()
-                image[y1:y2, x1:x2] = cv2.resize(next(drawn), (x2 - x1, y2 - y1))
-            yield image
-
-    @torch.inference_mode()
-    def draw(
-        self, faces: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
-    ) -> np.ndarray:
-        """Draw faces, each in its own pose, speaking its mel rows.
-
-        Args:
-            faces: (96, 96, 3) BGR uint8 each.
-            chunks: (80, 16) mel rows for each.
-            pad_to: batch size where the device wants always the same.
-
-        Returns:
-            uint8 (n, 96, 96, 3) BGR.
-        """
-        count = len(faces)
-        if not count:
-            return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
-        if self.device.wants_fixed_shapes:
-            faces = faces + faces[-1:] * (pad_to - count)
-            chunks = chunks + chunks[-1:] * (pad_to - count)
-        batch = self.device.put(
-            {
-                "faces": torch.from_numpy(np.stack(faces)),
-                "mel": torch.from_numpy(np.stack(chunks)).unsqueeze(1),
-            }
-        )
-        reference = batch["faces"].permute(0, 3, 1, 2).float() / 255
-        masked = reference.clone()
-        masked[:, :, LOWER_HALF:] = 0
-        with self.device.autocast():
-            drawn = self.generator(batch["mel"], torch.cat([masked, reference], dim=1))
-        pixels = (drawn.float() * 255).to(torch.uint8)[:count]  # truncated, as the original does
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def _shown(
+    footage: Footage, first: Iterator[Located], misses: Misses, config: InferConfig
+) -> Iterator[Located]:
+    """Pictures for as long as there is sound; those that come again have the boxes of before."""
+    boxes = []
+    for located in first:
+        boxes.append(located.box)
+        yield located
+        if footage.still:
+            misses.conclude()
+            while True:
+                yield located
+    misses.conclude()  # before it is all done again
+    for number, frame in footage.again(config.loop, len(boxes), located.frame):
+        yield Located(frame=frame, box=boxes[number])

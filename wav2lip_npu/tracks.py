@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from face_detection import Box
 
-SMOOTHED = 5  # boxes that are averaged, this frame's and the next four
+SMOOTHED = 5  # boxes that are averaged, this frame's and four others
 SAME_FACE = 0.1  # overlap (intersection over union) with the box before that makes it the same face
 PATIENCE = 25  # frames, 1 s, for which a face may be missed and still be known by its place
 
@@ -122,6 +122,38 @@ def smoothed(located: Iterable[tuple[Place, Box | None]]) -> Iterator[tuple[Plac
         before = [*tail][len(ahead) + 1 - SMOOTHED :]
         tail.append(box and _mean([*before, box, *(later for _, later in ahead)]))
         yield place, tail[-1]
+
+
+def centred(
+    located: Iterable[tuple[Place, Box | None]], begins: Callable[[Place], bool]
+) -> Iterator[tuple[Place, Box | None]]:
+    """Each box averaged with those of two frames before and after, in whole pixels.
+
+    Only as far as the face is there without a gap, and never over a scene cut.
+
+    Args:
+        located: in order of time.
+        begins: tells of a place whether a scene begins there.
+    """
+    run = 0  # of frames in which the face is there
+    ahead: deque[tuple[Place, Box | None, int]] = deque()
+    before: deque[tuple[Box | None, int]] = deque(maxlen=SMOOTHED // 2)
+
+    def average() -> tuple[Place, Box | None]:
+        place, box, own = ahead.popleft()
+        others = [*before, *((later, number) for _, later, number in ahead)]
+        before.append((box, own))
+        if box is None:
+            return place, None
+        return place, _mean([box, *(other for other, number in others if number == own)])
+
+    for place, box in located:
+        run += box is None or begins(place)
+        ahead.append((place, box, run))
+        if len(ahead) > SMOOTHED // 2:
+            yield average()
+    while ahead:
+        yield average()
 
 
 def _mean(boxes: list[Box | None]) -> Box:

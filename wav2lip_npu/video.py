@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +28,8 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
     )
 )
+USUAL_FPS = Fraction(25)
+HIGHEST_FPS = 240  # frames a second; files of varying rate may name the ticks of their clock
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
 
 
@@ -64,7 +67,8 @@ def probe(path: Path) -> VideoInfo:
         if first is None:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
         length, unit = stream.duration, stream.time_base
-        rate = stream.guessed_rate or stream.average_rate or Fraction(25)
+        said = (stream.guessed_rate, stream.average_rate, USUAL_FPS)
+        rate = next(rate for rate in said if rate is not None and 1 <= rate <= HIGHEST_FPS)
         return VideoInfo(
             fps=Fraction(rate),
             mean_fps=Fraction(stream.average_rate or rate),
@@ -76,8 +80,12 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
     """Decode the first video stream, upright (rotation metadata applied), in order of time.
+
+    Args:
+        path: the file.
+        since: seconds of the file's clock; pictures come from some moment before on.
 
     Raises:
         UserError: as ``probe``.
@@ -85,8 +93,17 @@ def read_frames(path: Path) -> Iterator[Frame]:
     with open_media(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
+        pictures = container.decode(stream)
+        if since is not None and stream.time_base is not None:
+            container.seek(int(since / stream.time_base), stream=stream)
+            pictures = container.decode(stream)
+            first = next(pictures, None)
+            if first is None or (first.time or 0.0) > since:  # an index may be wrong, or missing
+                yield from read_frames(path)
+                return
+            pictures = chain([first], pictures)
         converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
-        for picture in container.decode(stream):
+        for picture in pictures:
             image: np.ndarray = converter.reformat(picture, format="bgr24").to_ndarray()
             turned = _rotation(picture)
             if turned:
@@ -139,20 +156,32 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
-def at_rate(frames: Iterable[Frame], fps: Fraction | float) -> Iterator[Frame]:
+def at_rate(
+    frames: Iterable[Frame],
+    fps: Fraction | float,
+    *,
+    origin: float | None = None,
+    first: int = 0,
+) -> Iterator[Frame]:
     """Frames at a constant rate: for each moment n/fps the frame nearest to it in time.
 
-    The clock starts at the first frame. A stream that already has this rate passes unchanged; any
-    other has frames repeated or left out, so that picture and sound stay together.
+    A stream that already has this rate passes unchanged; any other has frames repeated or left out,
+    so that picture and sound stay together.
+
+    Args:
+        frames: in order of time.
+        fps: frames a second.
+        origin: the time at which the clock starts; None: that of the first frame.
+        first: the number n of the first frame to give out, which must be in ``frames``.
     """
     step = 1.0 / float(fps)
-    count = 0  # frames given out; the next one is due at count·step
+    count = first  # frames given out, or left out before; the next one is due at count·step
     start = previous_time = 0.0
     interval = step
     previous: Frame | None = None
     for frame in frames:
         if previous is None:
-            start = frame.time
+            start = frame.time if origin is None else origin
         else:
             interval = frame.time - start - previous_time
             while count * step - previous_time <= interval / 2:
@@ -239,21 +268,53 @@ class VideoWriter:
             )
         if self._stream is None:
             self._stream = self._open_streams(*image.shape[:2])
-        picture = av.VideoFrame.from_ndarray(image, format="bgr24")
-        if self._colors is not None:  # back by the very matrix that the decoder used
-            picture = picture.reformat(
-                format="yuv420p",
-                dst_colorspace=self._colors.colorspace,
-                dst_color_range=self._colors.color_range,
-            )
-        if source is not None and source.decoded is not None:
-            picture = _keep_outside(source.decoded, picture.reformat(format="yuv420p"), changed)
+        decoded = None if source is None else source.decoded
+        if decoded is not None and (decoded.height, decoded.width) == image.shape[:2]:
+            picture = self._changed_within(decoded, image, changed)
+        else:
+            picture = self._encodable(image)
         picture.time_base = 1 / self._fps
         picture.pts = self._frames
         self._container.mux(self._stream.encode(picture))
         self._frames += 1
         if self._sound is not None:  # side by side, or the muxer would have to hold one of them
             self._sound.write_until(self._frames / self._fps)
+
+    def _encodable(self, image: np.ndarray) -> av.VideoFrame:
+        """A picture in 4:2:0, by the very matrix that the decoder used."""
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        if self._colors is None:
+            return picture.reformat(format="yuv420p")
+        return picture.reformat(
+            format="yuv420p",
+            dst_colorspace=self._colors.colorspace,
+            dst_color_range=self._colors.color_range,
+        )
+
+    def _changed_within(
+        self, decoded: av.VideoFrame, image: np.ndarray, box: Box | None
+    ) -> av.VideoFrame:
+        """The decoded frame with ``box`` taken from the picture, in 4:2:0."""
+        if decoded.format.name not in ("yuv420p", "yuvj420p"):
+            decoded = decoded.reformat(format="yuv420p")
+        # A copy: the decoder's own frame would tell the encoder what kind of frame to make of it.
+        planes = decoded.to_ndarray().copy()
+        if box is not None:
+            self._fill_in(planes, image, box)
+        return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+
+    def _fill_in(self, planes: np.ndarray, image: np.ndarray, box: Box) -> None:
+        """Take ``box`` of the picture over into the planes of 4:2:0, both of even sides."""
+        height, width = image.shape[:2]
+        x1, y1, x2, y2 = box
+        left, top = x1 // 2 * 2, y1 // 2 * 2  # chroma samples are for two by two pixels
+        right, bottom = -(-x2 // 2) * 2, -(-y2 // 2) * 2
+        new = self._encodable(image[top:bottom, left:right]).to_ndarray()
+        planes[y1:y2, x1:x2] = new[y1 - top : y2 - top, x1 - left : x2 - left]
+        chroma = planes[height:].reshape(2, height // 2, width // 2)
+        chroma[:, top // 2 : bottom // 2, left // 2 : right // 2] = new[bottom - top :].reshape(
+            2, (bottom - top) // 2, (right - left) // 2
+        )
 
     def _open_streams(self, height: int, width: int) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
@@ -291,24 +352,6 @@ class VideoWriter:
         self._container.mux(self._stream.encode(None))
         if self._sound is not None:
             self._sound.flush()
-
-
-def _keep_outside(decoded: av.VideoFrame, drawn: av.VideoFrame, box: Box | None) -> av.VideoFrame:
-    """The decoded frame with ``box`` taken from the drawn one, both in 4:2:0."""
-    if (decoded.width, decoded.height) != (drawn.width, drawn.height):  # padded to even sides
-        return drawn
-    if decoded.format.name not in ("yuv420p", "yuvj420p"):
-        decoded = decoded.reformat(format="yuv420p")
-    planes = decoded.to_ndarray().copy()
-    if box is not None:
-        x1, y1, x2, y2 = box
-        new = drawn.to_ndarray()
-        height, width = drawn.height, drawn.width
-        planes[y1:y2, x1:x2] = new[y1:y2, x1:x2]
-        chroma, new_chroma = (p[height:].reshape(2, height // 2, width // 2) for p in (planes, new))
-        half = np.s_[:, y1 // 2 : (y2 + 1) // 2, x1 // 2 : (x2 + 1) // 2]
-        chroma[half] = new_chroma[half]
-    return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
 class _SoundTrack:

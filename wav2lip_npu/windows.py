@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from wav2lip_npu.audio import ROWS_PER_SECOND
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from wav2lip_npu.audio import MEL_BANDS, ROWS_PER_SECOND, SAMPLE_RATE, stream_mel
 
 FPS = 25  # video frames a second of all training data
 WINDOW_FRAMES = 5  # frames that the expert judges together: 0.2 s
@@ -43,8 +47,53 @@ def inference_rows(mel_rows: int, fps: float) -> list[int]:
     last = mel_rows - WINDOW_ROWS
     if last < 0:
         raise ValueError(f"{mel_rows} mel rows, at least {WINDOW_ROWS} are needed")
-    rows_per_frame = ROWS_PER_SECOND / fps  # divided first: other roundings shift chunks by a row
     rows: list[int] = []
-    while (row := int(len(rows) * rows_per_frame)) <= last:
+    while (row := inference_row(len(rows), fps)) <= last:
         rows.append(row)
     return [*rows, last]
+
+
+def inference_row(frame: int, fps: float) -> int:
+    """First mel row that an output frame hears."""
+    return int(frame * (ROWS_PER_SECOND / fps))  # other orders of rounding are off by a row
+
+
+def spoken_windows(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
+    """What each output frame hears, as soon as the sound for it is there.
+
+    As ``inference_rows`` has it. The original ends with the last chunk, some 0.15 s before the
+    sound does; here it is held for as long as there is sound.
+
+    Args:
+        blocks: (n,) mono samples at 16 kHz each.
+        fps: frames a second.
+
+    Yields:
+        float32 (80, 16).
+
+    Raises:
+        ValueError: there is less sound than one window.
+    """
+    samples, count, first = 0, 0, 0
+    mel = np.zeros((MEL_BANDS, 0), np.float32)  # from row ``first`` on
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            yield block
+
+    for piece in stream_mel(counted()):
+        mel = np.concatenate([mel, piece], axis=1)
+        while (row := inference_row(count, fps)) + WINDOW_ROWS <= first + mel.shape[1]:
+            yield mel[:, row - first : row - first + WINDOW_ROWS]
+            count += 1
+        past = min(row - first, mel.shape[1] - WINDOW_ROWS)
+        if past > 0:
+            mel, first = mel[:, past:], first + past
+    if mel.shape[1] < WINDOW_ROWS:
+        seconds = samples / SAMPLE_RATE
+        raise ValueError(f"{seconds:.2f} s of sound, at least 0.2 s are needed")
+    frames = max(count + 1, round(samples / SAMPLE_RATE * fps))
+    for _ in range(count, frames):
+        yield mel[:, -WINDOW_ROWS:]
