@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import random
+import runpy
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,19 @@ def start(
                 process.kill()
 
 
+def script(checkout: Path, mirror: Path, *, s3fd: Path | None) -> list[str]:
+    """The words that run its inference.py, to be followed by its options.
+
+    Args:
+        checkout: the user's; only read.
+        mirror: a folder to make, from which it runs.
+        s3fd: S3FD's weights, if it is to look for faces.
+    """
+    _mirror(checkout.resolve(), mirror, None, s3fd)
+    (mirror / "temp").mkdir(exist_ok=True)
+    return [sys.executable, str(Path(__file__).resolve()), "infer", str(mirror)]
+
+
 def _mirror(checkout: Path, mirror: Path, filelists: Path | None, s3fd: Path | None) -> None:
     """Real folders, or Python would write its caches into the checkout, and links to the files."""
     left_out = shutil.ignore_patterns(".git", "__pycache__", LISTS, Path(S3FD).name)
@@ -104,6 +118,9 @@ def _mirror(checkout: Path, mirror: Path, filelists: Path | None, s3fd: Path | N
 def main() -> None:
     """Serve rounds until the standard input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr  # the original prints as it is imported
+    if sys.argv[1] == "infer":
+        _infer(*sys.argv[2:])
+        return
     job, options = sys.argv[1], json.loads(sys.argv[2])
     sys.path[0] = str(Path.cwd())
     _bridge_librosa()
@@ -115,6 +132,15 @@ def main() -> None:
     measure = jobs[job](**options) if job in jobs else load(job, **options)
     for _ in sys.stdin:
         print(json.dumps(measure()), file=answers, flush=True)
+
+
+def _infer(mirror: str, *words: str) -> None:
+    """Its inference.py as a user runs it."""
+    os.chdir(mirror)
+    sys.path[0] = mirror
+    sys.argv = ["inference.py", *words]
+    _bridge_librosa()
+    runpy.run_path("inference.py", run_name="__main__")
 
 
 def _bridge_librosa() -> None:

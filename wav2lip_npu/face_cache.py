@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,12 @@ class FaceCache:
                 ends = np.cumsum(kept["counts"])[:-1]
                 parts = np.split(kept["boxes"], ends) if len(kept["counts"]) else []
                 self._found = dict(zip(kept["frames"].tolist(), parts, strict=True))
-        except (ValueError, KeyError, EOFError) as error:  # not of ours, or damaged
+        except (
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:  # not of ours, or damaged
             log.warning("%s: cannot be read (%s), faces are looked for anew", self.path, error)
 
 

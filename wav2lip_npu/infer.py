@@ -72,7 +72,7 @@ def read_jobs(config: InferConfig) -> list[InferConfig]:
             if None in row or not all(row.values()):
                 raise UserError(f"{config.jobs}, line {rows.line_num}: three files are wanted")
             files = {name: Path(row[name]) for name in COLUMNS}
-            jobs.append(replace(config, jobs=None, **files))  # type: ignore[arg-type]
+            jobs.append(replace(config, jobs=None, resume=False, **files))  # type: ignore[arg-type]
     names = [job.outfile.resolve() for job in jobs]
     twice = {str(name) for name in names if names.count(name) > 1}
     if twice:

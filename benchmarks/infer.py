@@ -1,0 +1,186 @@
+"""Lip-syncing a video: whole commands, ours and the original's, and the generator alone.
+
+Run from the project's root: ``python -m benchmarks.infer --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks import measure, original
+from wav2lip_npu import checkpoint, device, video
+from wav2lip_npu.config import ExportConfig
+from wav2lip_npu.drawing import OnnxBackend, TorchBackend
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.export import export
+from wav2lip_npu.models import Generator
+from wav2lip_npu.tasks import GENERATOR_WORK
+
+
+def whole(words: Sequence[object], frames: int, folder: Path, threads: int) -> measure.Contender:
+    """A command as a user runs it, from its start to its end, with the most memory it had."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+    def run() -> measure.Round:
+        start = time.perf_counter()
+        with (folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [str(word) for word in words], stderr=log, stdout=log, env={**os.environ, **limits}
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            raise SystemExit((folder / "log.txt").read_text(errors="replace")[-2000:])
+        return measure.Round(
+            seconds=seconds, count=frames, extra={"memory": usage.ru_maxrss * 1024.0}
+        )
+
+    return run
+
+
+def commands(options: argparse.Namespace, folder: Path) -> dict[str, measure.Contender]:
+    """Both commands on one clip: with the box given, and with S3FD where its weights are given."""
+    info = video.probe(options.face)
+    frames = sum(1 for _ in video.at_rate(video.read_frames(options.face), info.fps))
+    inputs = ["--checkpoint_path", options.checkpoint_path, "--face", options.face]
+    inputs += ["--audio", options.audio, "--outfile"]
+    box = ["--box", *options.box]
+    ours = [sys.executable, "-m", "wav2lip_npu", "infer", "--device", options.device]
+    made: dict[str, measure.Contender] = {}
+
+    def add(name: str, words: Sequence[object]) -> None:
+        made[name] = whole(words, frames, folder, options.threads)
+
+    theirs = options.original and original.script(
+        options.original, folder / "mirror", s3fd=options.s3fd
+    )
+    if theirs:
+        add("original, box given", [*theirs, *inputs, folder / "o.mp4", *box])
+    for precision in ("fp32", "auto"):
+        own = [*ours, *inputs, folder / "a.mp4", "--precision", precision]
+        add(f"ours, box given, {precision}", [*own, *box])
+    if options.s3fd:
+        if theirs:
+            add("original, S3FD", [*theirs, *inputs, folder / "o.mp4"])
+        found = [*ours, *inputs, folder / "a.mp4", "--s3fd", options.s3fd, "--detector", "s3fd"]
+        for precision in ("fp32", "auto"):
+            add(f"ours, S3FD, {precision}", [*found, "--precision", precision])
+    return made
+
+
+def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Contender]:
+    """The generator alone, on batches that wait in memory."""
+    loaded = checkpoint.read(options.checkpoint_path)
+    places = {name: device.Device.open(options.device, name) for name in ("fp32", "auto")}
+    export(
+        ExportConfig(
+            checkpoint_path=options.checkpoint_path, outfile=folder / "generator.pth", onnx=True
+        )
+    )
+
+    def network() -> Generator:
+        made = Generator()
+        checkpoint.load_network(made, loaded)
+        return made
+
+    fp32, auto = places["fp32"], places["auto"]
+    plain = network().eval().requires_grad_(False).to(fp32.torch_device)
+    backends = {
+        "as trained, fp32": (plain, fp32),
+        "ONNX Runtime, fp32": (OnnxBackend(folder / "generator.onnx", fp32), fp32),
+        "ours, fp32": (TorchBackend(network(), fp32), fp32),
+        "ours, auto": (TorchBackend(network(), auto), auto),
+    }
+    size = options.batch_size
+    mel = torch.rand(size, 1, 80, 16) * 8 - 4
+    faces = torch.rand(size, 6, 96, 96)
+
+    def contender(run: object, place: device.Device) -> measure.Contender:
+        given = place.put({"mel": mel, "faces": faces})
+
+        @torch.inference_mode()
+        def draw() -> measure.Round:
+            place.synchronize()
+            start, count = time.perf_counter(), 0
+            while count < options.frames:
+                run(given["mel"], given["faces"])  # type: ignore[operator]
+                count += size
+            place.synchronize()
+            seconds = time.perf_counter() - start
+            share = count / seconds * GENERATOR_WORK / place.matmul_rate()
+            return measure.Round(seconds=seconds, count=count, extra={"share": share})
+
+        return draw
+
+    return {name: contender(*pair) for name, pair in backends.items()}
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--checkpoint_path", type=Path, required=True, help="a generator")
+    add("--face", type=Path, help="a video; none: only the generator alone is measured")
+    add("--audio", type=Path, help="as long as the video, or a little shorter")
+    add("--box", type=int, nargs=4, metavar="N", help="the face: top bottom left right")
+    add("--s3fd", type=Path, help="S3FD's weights, to measure detection too")
+    add("--original", type=Path, help="a checkout of the original Wav2Lip; needs ffmpeg")
+    add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
+    add("--batch_size", type=int, default=16, help="frames that the generator makes at once")
+    add("--frames", type=int, default=128, help="frames of the generator alone, a round")
+    add("--device", default="auto")
+    add("--threads", type=int, default=device.usable_cores())
+    options = parser.parse_args()
+    for name in ("checkpoint_path", "face", "audio", "s3fd"):  # the original has its own folder
+        if (path := getattr(options, name)) is not None:
+            setattr(options, name, path.resolve())
+    measure.limit_threads(options.threads)
+    print(measure.describe_machine(options.threads))
+    try:
+        device.Device.open(options.device).hold_memory()
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            results = measure.take_turns(networks(options, folder), options.rounds)
+            print(f"\nthe generator alone, batches of {options.batch_size}")
+            show(results, "share", "of matmul", lambda share: f"{share:.0%}")
+            if options.face:
+                results = measure.take_turns(commands(options, folder), options.rounds)
+                print("\nwhole commands")
+                show(results, "memory", "peak MiB", lambda size: f"{size / 2**20:.0f}")
+    except (UserError, OSError) as error:
+        parser.error(str(error))
+
+
+def show(
+    results: dict[str, list[measure.Round]], extra: str, title: str, spell: Callable[[float], str]
+) -> None:
+    """A row for each contender, with ratios to the first."""
+    first, *_ = results
+    base = measure.middle(results[first])
+    rows = []
+    for name, rounds in results.items():
+        result = measure.middle(rounds)
+        rows.append(
+            (
+                name,
+                f"{result.rate:.2f}",
+                measure.spread(rounds, 2),
+                f"{result.rate / base.rate:.2f}",
+                spell(result.extra[extra]),
+            )
+        )
+    measure.print_table(("", "frames/s", "of rounds", f"× {first}", title), rows)
+
+
+if __name__ == "__main__":
+    main()
