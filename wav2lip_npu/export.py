@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 import warnings
@@ -55,7 +56,13 @@ def export(config: ExportConfig) -> None:
 
 
 def _write_onnx(generator: Generator, path: Path) -> None:
-    """The generator with its normalisation folded in: ``mel``, ``faces`` → ``drawn``."""
+    """The generator with its normalisation folded in: ``mel``, ``faces`` → ``drawn``.
+
+    Raises:
+        UserError: onnx is not installed.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError("--onnx: pip install onnx onnxruntime")
     copy = Generator().eval()
     copy.load_state_dict(generator.state_dict())
     network = fold(copy.requires_grad_(False))

@@ -75,7 +75,7 @@ class LipSync:
         """Have the face in pictures speak.
 
         A picture is given back for each that is taken in, until pictures or sound end. It needs 0.2
-        s of sound from its own time on, and the four pictures after it. For live use let both come
+        s of sound from its own time on, and the five pictures after it. For live use let both come
         as they are made, with ``wav2lip_batch_size=1, face_det_batch_size=1``.
 
         Args:
