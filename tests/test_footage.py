@@ -45,7 +45,7 @@ def test_backwards_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, su
     source = write_video(tmp_path / "a.mp4", numbered(80))
     if suffix != "mp4":
         source = converted(source, tmp_path / f"a.{suffix}")
-    monkeypatch.setattr(footage, "HELD_BYTES", 2 * 64 * 48 * 3 * 13)  # thirteen pictures
+    monkeypatch.setattr(footage, "HELD_BYTES", 64 * 48 * 3 * 3 // 2 * 13)  # thirteen pictures
     shown = opened(source)
     frames = list(shown.frames())
     back = list(islice(shown.again("pingpong", 80, frames[-1]), 79))

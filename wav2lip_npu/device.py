@@ -245,6 +245,14 @@ class Device:
         return self.torch_device.type == "npu"
 
     @property
+    def frames_at_once(self) -> int | None:
+        """How many frames the generator should draw together; None: as many as there are.
+
+        On a CPU more than these are hardly faster, and each takes 10 MB or more.
+        """
+        return 16 if self.torch_device.type == CPU else None
+
+    @property
     def pins_memory(self) -> bool:
         """Whether batches should be loaded into page-locked memory, for transfer beside work."""
         return self.torch_device.type != "cpu"

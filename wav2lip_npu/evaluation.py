@@ -7,13 +7,12 @@ import torch
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.data import Consecutive, WindowData, WindowDataset, WindowSampler
 from wav2lip_npu.loading import load
-from wav2lip_npu.metrics import Mean
+from wav2lip_npu.metrics import AVERAGED, Mean
 from wav2lip_npu.tasks import Task
 
 EVAL_SEED = 20_200_823  # the same windows in every run, whatever --seed says
 SHEET_ROWS = 8  # windows on a sheet of samples
 SHEET_TITLES = ("reference", "masked", "generated", "target")
-AVERAGED = "ema_"  # before the names of what averaged weights are worth
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from wav2lip_npu.scenes import Seen
 from wav2lip_npu.tracks import centred, overlaps, smoothed
 from wav2lip_npu.video import Frame
 
+HELD_BYTES = 2**27  # of pictures that wait together: 128 MiB, of 720p 32, of 4K 3
 STILL = 0.7  # overlap of a face with itself some frames before, above which it hardly moved
 NAMED = 10  # frames without a face, or people, that a line of the log names
 SHORTEST = 5  # frames for which somebody must be seen to be named
@@ -160,7 +161,7 @@ def _detected(
     number = 0  # of the first that waits
     for item in seen:
         waiting.append(item)
-        if not item.look or len(waiting) < batch_size:
+        if not item.look or len(waiting) < at_once(batch_size, item.item.image):
             continue
         found = _look(waiting, number, before, detect)
         yield from zip(waiting, found, strict=True)
@@ -261,6 +262,11 @@ def _settled(place: _Place, config: LipSyncConfig, misses: Misses) -> Box | None
     if box is not None:
         box = padded(box, config.pads, place.frame.image)
     return misses.settle(box, cut=place.cut)
+
+
+def at_once(wanted: int, image: np.ndarray) -> int:
+    """How many of the pictures that are wanted may wait together, each of them also as decoded."""
+    return min(wanted, max(1, HELD_BYTES // (image.nbytes * 3 // 2)))
 
 
 def padded(box: Box, pads: tuple[int, int, int, int], image: np.ndarray) -> Box | None:

@@ -75,7 +75,7 @@ class Footage:
 
     def _backwards(self, stop: int, last: Frame) -> Iterator[tuple[int, Frame]]:
         """The pictures before number ``stop``, from the last to the first, block by block."""
-        block = max(1, HELD_BYTES // (2 * last.image.nbytes))  # BGR, and as decoded
+        block = max(1, HELD_BYTES // (last.image.nbytes * 3 // 2))  # and as decoded
         while stop > 0:
             start = max(0, stop - block)
             numbered = enumerate(self._part(start, stop), start=start)

@@ -20,12 +20,11 @@ from wav2lip_npu.device import Device
 from wav2lip_npu.drawing import open_artist
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.face_cache import FaceCache
-from wav2lip_npu.faces import Located, Misses, locate
+from wav2lip_npu.faces import Located, Misses, at_once, locate
 from wav2lip_npu.streams import ahead
 from wav2lip_npu.video import Frame
 from wav2lip_npu.windows import FACE_SIZE, spoken_windows
 
-HELD_BYTES = 2**27  # of pictures that wait for the generator together: 128 MiB, 48 frames of 720p
 WAITING = 4  # pictures between two stages
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,6 @@ class LipSync:
     def _set_up(self, config: LipSyncConfig) -> None:
         self.config = config
         self.device = Device.open(config.device, config.precision)
-        self.device.hold_memory()
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._artist = open_artist(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
@@ -143,9 +141,10 @@ class LipSync:
         self, pairs: Iterator[tuple[Located, np.ndarray]], name: object
     ) -> Iterator[tuple[Located, np.ndarray]]:
         most = self.config.wav2lip_batch_size
+        most = min(most, self.device.frames_at_once or most)
         try:
             for first in pairs:
-                size = min(most, max(1, HELD_BYTES // first[0].frame.image.nbytes))
+                size = at_once(most, first[0].frame.image)
                 yield from self._draw([*islice(chain([first], pairs), size)], pad_to=size)
         except ValueError as error:  # of ``spoken_windows``
             raise UserError(f"{name}: {error}") from error

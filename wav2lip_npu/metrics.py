@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 BOARD = "tensorboard"
+AVERAGED = "ema_"  # before the names of what averaged weights are worth
 HEADER = 18  # pixels above a sheet, for the titles
 STRIP = 10  # evaluations in a film strip
 NOT_PLOTTED = {"items_per_second", "memory_gib", "data_wait", "peak_share", "skipped"}
@@ -142,18 +143,21 @@ def plot_curves(metrics: MetricsFile) -> Path:
     from matplotlib.figure import Figure
 
     curves = metrics.read()
-    names = sorted({name for name, _ in curves} - NOT_PLOTTED)
+    names = sorted({name.removeprefix(AVERAGED) for name, _ in curves} - NOT_PLOTTED)
     columns = min(3, max(1, len(names)))
     rows = -(-len(names) // columns) or 1
     figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(rows, columns, place, title=name, xlabel="step")
-        for kind, marker in (("train", ""), ("eval", "o")):
-            curve = curves.get((name, kind), {})
-            if curve:
+        for key, marker, label in (
+            ((name, "train"), "", "train"),
+            ((name, "eval"), "o", "eval"),
+            ((AVERAGED + name, "eval"), "o", "eval, averaged weights"),
+        ):
+            if curve := curves.get(key):
                 steps = sorted(curve)
-                axes.plot(steps, [curve[step] for step in steps], marker=marker, label=kind)
+                axes.plot(steps, [curve[step] for step in steps], marker=marker, label=label)
         axes.grid(alpha=0.3)
         axes.legend()
     path = metrics.path.with_name(CURVES)

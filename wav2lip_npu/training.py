@@ -29,12 +29,12 @@ from wav2lip_npu.data import (
 )
 from wav2lip_npu.device import Device, seed
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.evaluation import AVERAGED, SHEET_TITLES, judge
+from wav2lip_npu.evaluation import SHEET_TITLES, judge
 from wav2lip_npu.guards import check_data
 from wav2lip_npu.interruption import stop_signals
 from wav2lip_npu.learning import TOO_MANY, learning_rate
 from wav2lip_npu.loading import load, one_line
-from wav2lip_npu.metrics import Mean, MetricsFile, film_strip, plot_curves, sheet_of
+from wav2lip_npu.metrics import AVERAGED, Mean, MetricsFile, film_strip, plot_curves, sheet_of
 from wav2lip_npu.overfit import check_overfit
 from wav2lip_npu.pace import Pace
 from wav2lip_npu.tasks import AdversarialTask, ExpertTask, GeneratorTask, Task
