@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -152,34 +152,15 @@ def main() -> None:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             results = measure.take_turns(networks(options, folder), options.rounds)
             print(f"\nthe generator alone, batches of {options.batch_size}")
-            show(results, "share", "of matmul", lambda share: f"{share:.0%}")
+            share = {"of matmul": lambda _, result: f"{result.extra['share']:.0%}"}
+            measure.print_results(results, "frames/s", 2, share)
             if options.face:
                 results = measure.take_turns(commands(options, folder), options.rounds)
                 print("\nwhole commands")
-                show(results, "memory", "peak MiB", lambda size: f"{size / 2**20:.0f}")
+                memory = {"peak MiB": lambda _, result: f"{result.extra['memory'] / 2**20:.0f}"}
+                measure.print_results(results, "frames/s", 2, memory)
     except (UserError, OSError) as error:
         parser.error(str(error))
-
-
-def show(
-    results: dict[str, list[measure.Round]], extra: str, title: str, spell: Callable[[float], str]
-) -> None:
-    """A row for each contender, with ratios to the first."""
-    first, *_ = results
-    base = measure.middle(results[first])
-    rows = []
-    for name, rounds in results.items():
-        result = measure.middle(rounds)
-        rows.append(
-            (
-                name,
-                f"{result.rate:.2f}",
-                measure.spread(rounds, 2),
-                f"{result.rate / base.rate:.2f}",
-                spell(result.extra[extra]),
-            )
-        )
-    measure.print_table(("", "frames/s", "of rounds", f"× {first}", title), rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,27 +211,11 @@ def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None
         contenders["folder"] = contender(folder_reader(task, clips), options.items)
         results = measure.take_turns(contenders | own, options.rounds)
         print(f"\n{task}, batches of {BATCH_SIZES[task]}")
-        print_results(results)
-
-
-def print_results(results: dict[str, list[measure.Round]]) -> None:
-    """A row for each contender, with ratios to the first."""
-    first, *_ = results
-    base = measure.middle(results[first])
-    rows = []
-    for name, rounds in results.items():
-        result = measure.middle(rounds)
-        rows.append(
-            (
-                name,
-                f"{result.rate:.1f}",
-                measure.spread(rounds, 1),
-                f"{result.rate / base.rate:.2f}",
-                f"{result.extra['bytes'] / result.seconds / 1e6:.1f}",
-                f"{result.extra['ready']:.1f}",
-            )
-        )
-    measure.print_table(("", "items/s", "of rounds", f"× {first}", "MB/s", "ready in s"), rows)
+        more: dict[str, Callable[[str, measure.Round], str]] = {
+            "MB/s": lambda _, result: f"{result.extra['bytes'] / result.seconds / 1e6:.1f}",
+            "ready in s": lambda _, result: f"{result.extra['ready']:.1f}",
+        }
+        measure.print_results(results, "items/s", 1, more)
 
 
 def print_read_rates(files: list[Path]) -> None:

@@ -60,6 +60,31 @@ def spread(results: Sequence[Round], digits: int) -> str:
     return f"{min(rates):.{digits}f}–{max(rates):.{digits}f}"
 
 
+def print_results(
+    results: dict[str, list[Round]],
+    unit: str,
+    digits: int,
+    more: dict[str, Callable[[str, Round], str]],
+) -> None:
+    """A row for each contender: its median round, with its ratio to the first one's.
+
+    Args:
+        results: of ``take_turns``.
+        unit: what is counted, as in "frames/s".
+        digits: of its figures.
+        more: titles of further columns, and what they show of a contender's name and median round.
+    """
+    first, *_ = results
+    base = middle(results[first])
+    rows = []
+    for name, rounds in results.items():
+        result = middle(rounds)
+        row = [name, f"{result.rate:.{digits}f}", spread(rounds, digits)]
+        row.append(f"{result.rate / base.rate:.2f}")
+        rows.append([*row, *(show(name, result) for show in more.values())])
+    print_table(("", unit, "of rounds", f"× {first}", *more), rows)
+
+
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print columns, the first one aligned to the left."""
     lines = [list(titles), *map(list, rows)]

@@ -271,18 +271,16 @@ def print_results(
     """A row for each contender, with ratios to the first; then where the original's time goes."""
     first, *_ = results
     base = measure.middle(results[first])
-    rows = []
-    for name, rounds in results.items():
-        rate = measure.middle(rounds).rate
-        row = [name, f"{rate:.2f}", measure.spread(rounds, 2), f"{rate / base.rate:.2f}"]
-        row.append(f"{1000 / rate:.1f}")
-        if name in crops:
-            row += [str(len(crops[name])), str(len(crops[name].items() & crops[first].items()))]
-        else:
-            row += ["", ""]
-        rows.append(row)
-    titles = ("", "frames/s", "of rounds", f"× {first}", "ms/frame", "crops", f"as {first}'s")
-    measure.print_table(titles, rows)
+
+    def same(name: str) -> str:
+        return str(len(crops[name].items() & crops[first].items())) if name in crops else ""
+
+    more: dict[str, Callable[[str, measure.Round], str]] = {
+        "ms/frame": lambda _, result: f"{1000 / result.rate:.1f}",
+        "crops": lambda name, _: str(len(crops[name])) if name in crops else "",
+        f"as {first}'s": lambda name, _: same(name),
+    }
+    measure.print_results(results, "frames/s", 2, more)
     if base.extra:
         whole, detection, network = (
             1000 * seconds / base.count

@@ -6,8 +6,10 @@ Run from the project's root: ``python -m benchmarks.training --help``.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -155,23 +157,11 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
             contenders = {"original": stack.enter_context(process), **contenders}
         results = measure.take_turns(contenders, options.rounds)
     print(f"\n{task}, batches of {size}, {steps} steps a round")
-    base = measure.middle(results[next(iter(results))])
-    rows = []
-    for name, rounds in results.items():
-        result = measure.middle(rounds)
-        share = result.extra.get("share")
-        rows.append(
-            (
-                name,
-                f"{result.seconds * size / result.count:.3f}",
-                f"{result.rate:.2f}",
-                measure.spread(rounds, 2),
-                f"{result.rate / base.rate:.2f}",
-                f"{share:.0%}" if share else "",
-            )
-        )
-    titles = ("", "s a step", "items/s", "of rounds", f"× {next(iter(results))}", "of matmul")
-    measure.print_table(titles, rows)
+    more: dict[str, Callable[[str, measure.Round], str]] = {
+        "s a step": lambda _, result: f"{result.seconds * size / result.count:.3f}",
+        "of matmul": lambda _, result: f"{result.extra.get('share', math.nan):.0%}",
+    }
+    measure.print_results(results, "items/s", 2, more)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from formula import fill
 from skimage import data as pictures
 from torch import nn
 
@@ -127,4 +128,14 @@ def expert_file(tmp_path: Path) -> Path:
     path = tmp_path / "expert.pth"
     optimizer = torch.optim.Adam(expert.parameters())
     checkpoint.save(path, expert, optimizer, step=0, epoch=0, extra={})
+    return path
+
+
+@pytest.fixture
+def generator_file(tmp_path: Path) -> Path:
+    """A checkpoint of a generator with weights by formula."""
+    network = fill(generator.Generator())
+    path = tmp_path / "wav2lip.pth"
+    optimizer = torch.optim.Adam(network.parameters())
+    checkpoint.save(path, network, optimizer, step=0, epoch=0, extra={})
     return path

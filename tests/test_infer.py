@@ -12,7 +12,6 @@ import torch
 from conftest import tone, write_video
 from formula import fill
 
-from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import load_audio, melspectrogram, write_wav
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
@@ -24,15 +23,6 @@ from wav2lip_npu.video import Frame, probe, read_frames
 from wav2lip_npu.windows import inference_rows
 
 pytestmark = pytest.mark.usefixtures("thin")
-
-
-@pytest.fixture
-def generator_file(tmp_path: Path) -> Path:
-    generator = fill(Generator())
-    path = tmp_path / "wav2lip.pth"
-    optimizer = torch.optim.Adam(generator.parameters())
-    checkpoint.save(path, generator, optimizer, step=0, epoch=0, extra={})
-    return path
 
 
 @pytest.fixture

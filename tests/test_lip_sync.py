@@ -9,7 +9,7 @@ import torch
 from conftest import tone, write_video
 from formula import fill
 
-from wav2lip_npu import LipSync, checkpoint, cli
+from wav2lip_npu import LipSync, cli
 from wav2lip_npu.audio import write_wav
 from wav2lip_npu.drawing import fold
 from wav2lip_npu.errors import UserError
@@ -18,15 +18,6 @@ from wav2lip_npu.models import Generator
 pytestmark = pytest.mark.usefixtures("thin")
 
 PLAIN = {"device": "cpu", "precision": "fp32", "detector": "centerface"}
-
-
-@pytest.fixture
-def generator_file(tmp_path: Path) -> Path:
-    generator = fill(Generator())
-    path = tmp_path / "wav2lip.pth"
-    optimizer = torch.optim.Adam(generator.parameters())
-    checkpoint.save(path, generator, optimizer, step=0, epoch=0, extra={})
-    return path
 
 
 def test_pictures_and_sound_in_pictures_out(generator_file: Path, face: np.ndarray) -> None:

@@ -7,13 +7,18 @@ default and its text are what ``--help`` shows.
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import face_detection
 from wav2lip_npu import device
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.options import (
+    DetectorOptions,
+    DeviceOptions,
+    NetworkOptions,
+    Options,
+    option,
+)
 
 NO_FACE_POLICIES = ("pass", "hold", "error")
 FACE_RULES = ("largest", "first", "center")  # or track:N
@@ -32,68 +37,8 @@ SCHEDULES = ("constant", "cosine")
 EXPORTED_WEIGHTS = ("auto", "ema", "raw")
 
 
-def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
-    """A field with its text for ``--help``; without a default the option must be given."""
-    return field(default=default, metadata={"help": help, "choices": choices})
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Options:
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value, choices = getattr(self, item.name), item.metadata["choices"]
-            if choices and value not in choices:
-                raise UserError(f"--{item.name} {value}: choose from {', '.join(choices)}")
-
-    def _at_least(self, minimum: float, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise UserError(f"--{name} {value}: must be {minimum} or more")
-
-    def _above_0(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} {value}: must be above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _DeviceOptions(_Options):
-    device: str = option(
-        f"where the networks run: {', '.join(device.NAMES)} (auto asks in this order), or one card "
-        "of several, as in NAME:1",
-        "auto",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        device.check_name(self.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _NetworkOptions(_DeviceOptions):
-    precision: str = option(
-        "arithmetic of the networks; auto: the fastest that the device does natively",
-        "auto",
-        choices=device.PRECISIONS,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _DetectorOptions(_DeviceOptions):
-    detector: str = option(
-        "face detector; auto takes S3FD where its weights are, else CenterFace",
-        "auto",
-        choices=face_detection.CHOICES,
-    )
-    s3fd: Path | None = option(
-        "S3FD's weight file (default: face_detection/detection/sfd/s3fd.pth, else a download)", None
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConfig(_DetectorOptions):
+class PreprocessConfig(DetectorOptions):
     """Cut videos into face crops and audio."""
 
     data_root: Path = option("folder with the videos, at any depth")
@@ -125,7 +70,7 @@ class PreprocessConfig(_DetectorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "batch_size", "num_workers", "ngpu", "detect_every")
+        self.at_least(1, "batch_size", "num_workers", "ngpu", "detect_every")
         if self.devices is not None and not re.fullmatch(r"\d+(,\d+)*", self.devices):
             raise UserError(f"--devices {self.devices}: numbers of cards, as in 0,2,3")
 
@@ -136,7 +81,7 @@ class PreprocessConfig(_DetectorOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_NetworkOptions):
+class TrainConfig(NetworkOptions):
     """What every training has in common."""
 
     data_root: Path = option("folder of the preprocessed clips; file lists are relative to it")
@@ -201,12 +146,12 @@ class TrainConfig(_NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(
+        self.at_least(
             *(1, "batch_size", "max_steps", "eval_interval", "eval_windows"),
             *("checkpoint_interval", "log_interval", "accumulate"),
         )
-        self._at_least(0, "num_workers", "seed", "cache_gb", "warmup_steps", "keep_last")
-        self._above_0("learning_rate", "max_hours", "clip_grad_norm")
+        self.at_least(0, "num_workers", "seed", "cache_gb", "warmup_steps", "keep_last")
+        self.above_0("learning_rate", "max_hours", "clip_grad_norm")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"--ema {self.ema}: must be between 0 and 1, as 0.999")
         if not 0 <= self.augment_colour <= 0.5:
@@ -260,7 +205,7 @@ class GeneratorConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(_Options):
+class ExportConfig(Options):
     """Write a generator for inference only: .pth and .safetensors."""
 
     checkpoint_path: Path = option("checkpoint of the generator")
@@ -274,7 +219,7 @@ class ExportConfig(_Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LipSyncConfig(_DetectorOptions, _NetworkOptions):
+class LipSyncConfig(DetectorOptions, NetworkOptions):
     """What a ``LipSync`` needs to know, whatever it is given to see and to hear."""
 
     checkpoint_path: Path = option("generator: a checkpoint, or what export writes")
@@ -323,7 +268,7 @@ class LipSyncConfig(_DetectorOptions, _NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "face_det_batch_size", "wav2lip_batch_size", "detect_every")
+        self.at_least(1, "face_det_batch_size", "wav2lip_batch_size", "detect_every")
         if min(self.pads) < 0:
             raise UserError(f"--pads {self.pads}: must not be negative")
         if self.face_select not in FACE_RULES and not re.fullmatch(
@@ -369,7 +314,7 @@ class InferConfig(LipSyncConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(1, "resize_factor", "fps")
+        self.at_least(1, "resize_factor", "fps")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
         if self.jobs is None and (self.face is None or self.audio is None):
@@ -380,7 +325,7 @@ class InferConfig(LipSyncConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig(_DeviceOptions):
+class DemoConfig(DeviceOptions):
     """Make a small talking-head set and run everything on it."""
 
     outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
@@ -390,12 +335,12 @@ class DemoConfig(_DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(4, "clips")
-        self._at_least(1, "expert_steps", "generator_steps")
+        self.at_least(4, "clips")
+        self.at_least(1, "expert_steps", "generator_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorConfig(_DeviceOptions):
+class DoctorConfig(DeviceOptions):
     """Tell what this machine has, what it lacks, and what to do about it."""
 
     device: str = option(
@@ -411,7 +356,7 @@ class DoctorConfig(_DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilelistsConfig(_Options):
+class FilelistsConfig(Options):
     """Divide preprocessed clips into train.txt, val.txt and test.txt."""
 
     data_root: Path = option("folder of the preprocessed clips, as in training")
@@ -423,7 +368,7 @@ class FilelistsConfig(_Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._at_least(0, "seed")
+        self.at_least(0, "seed")
         if not 0 < self.val <= 0.5:
             raise UserError(f"--val {self.val}: must be above 0 and at most 0.5")
         if not 0 <= self.test <= 0.5:
