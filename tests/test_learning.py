@@ -59,6 +59,24 @@ def test_a_gradient_that_stays_high_becomes_the_history() -> None:
     assert 0 < sum(high) < TOO_MANY
     assert high == sorted(high, reverse=True)
     assert watch.skipped() == (sum(high), 0)
+    saturated, _ = judged([1.0] * KNOWN_AFTER + [3e38] * 60)
+    assert saturated[KNOWN_AFTER:] == [1] * 60
+
+
+# Norms of a discriminator's gradient in a real training, from its first steps on.
+WAKING = (
+    *(0.0027, 0.00025, 0.0027, 0.00018, 0.00018, 0.00017, 0.00035, 0.0027, 0.00028, 0.0027),
+    *(9.8e-05, 0.00013, 0.0027, 0.00034, 0.0028, 0.00032, 0.00027, 0.0028, 0.00071, 0.011),
+    *(0.0022, 0.0053, 0.0052, 0.021, 0.024, 0.078, 0.13, 0.16, 0.89, 34.0),
+    *(18.0, 0.82, 0.21, 0.1, 0.058, 0.054, 0.046, 0.037, 0.043, 0.034),
+)
+
+
+def test_a_discriminator_that_wakes_up_is_no_fault() -> None:
+    """However long it was undecided before: its gradient rises a hundred thousand times."""
+    verdicts, watch = judged([*WAKING[:18] * 30, *WAKING])
+    assert sum(verdicts) <= 1
+    assert watch.skipped()[1] == 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
