@@ -6,7 +6,6 @@ Run from the project's root: ``python -m benchmarks.training --help``.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -159,7 +158,9 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
     print(f"\n{task}, batches of {size}, {steps} steps a round")
     more: dict[str, Callable[[str, measure.Round], str]] = {
         "s a step": lambda _, result: f"{result.seconds * size / result.count:.3f}",
-        "of matmul": lambda _, result: f"{result.extra.get('share', math.nan):.0%}",
+        "of matmul": lambda _, result: (
+            f"{share:.0%}" if (share := result.extra.get("share")) else ""
+        ),
     }
     measure.print_results(results, "items/s", 2, more)
 
