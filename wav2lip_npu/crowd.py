@@ -150,11 +150,8 @@ class Choice:
             shot: number of the shot.
         """
         boxes: Mapping[Person, np.ndarray] = dict(present)
-        if boxes and shot != self._shot:
+        if boxes and (shot != self._shot or self._chosen is None):
             self._shot = shot
-            self._chosen = self._choose(boxes, size)
-            self._favourite = self._favourite or self._chosen
-        if self._chosen is None and boxes:
             self._chosen = self._choose(boxes, size)
             self._favourite = self._favourite or self._chosen
         return boxes.get(self._chosen) if self._chosen is not None else None
