@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import logging
@@ -63,9 +64,7 @@ def _write_onnx(generator: Generator, path: Path) -> None:
     """
     if importlib.util.find_spec("onnx") is None:
         raise UserError("--onnx: pip install onnx onnxruntime")
-    copy = Generator().eval()
-    copy.load_state_dict(generator.state_dict())
-    network = fold(copy.requires_grad_(False))
+    network = fold(copy.deepcopy(generator).eval().requires_grad_(False))
     # The exporter by tracing, which every torch 2 has; the newer one needs onnxscript.
     known = inspect.signature(torch.onnx.export).parameters
     tracing: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}

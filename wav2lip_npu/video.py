@@ -93,10 +93,9 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
     with open_media(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
-        pictures = container.decode(stream)
+        pictures = container.decode(stream)  # begins when the first is asked for
         if since is not None and stream.time_base is not None:
             container.seek(int(since / stream.time_base), stream=stream)
-            pictures = container.decode(stream)
             first = next(pictures, None)
             if first is None or (first.time or 0.0) > since:  # an index may be wrong, or missing
                 yield from read_frames(path)
