@@ -33,7 +33,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inputs, h, w) → (B, outputs, h', w')."""
         y = self.conv_block(x)
-        return torch.relu(y + x if self.residual else y)
+        return (y.add_(x) if self.residual else y).relu_()
 
 
 class UpBlock(nn.Module):
@@ -50,7 +50,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inputs, h, w) → (B, outputs, h', w')."""
-        return torch.relu(self.conv_block(x))
+        return self.conv_block(x).relu_()
 
 
 class PlainBlock(nn.Module):
