@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,10 @@ def read(path: Path) -> Checkpoint:
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, an optimiser's moments are not even read where nobody asks for them; files from
+        # before torch 1.6 are no archives, and cannot be.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
@@ -118,6 +122,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's parameters and buffers into a network; every name must fit.
 
+    A network made on torch's device "meta", which has shapes only, takes the tensors themselves.
+
     Raises:
         UserError: the checkpoint holds another network, which is named.
     """
@@ -125,7 +131,8 @@ def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
     if found != wanted:
         raise UserError(f"{checkpoint.path}: holds the {found}, the {wanted} is wanted here")
     try:
-        network.load_state_dict(checkpoint.state_dict)
+        shapes_only = next(network.parameters()).is_meta
+        network.load_state_dict(checkpoint.state_dict, assign=shapes_only)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{checkpoint.path}: does not fit the {wanted} ({reason})") from error

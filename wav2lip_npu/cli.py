@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import logging
 import re
 import signal
@@ -111,6 +113,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     if threading.current_thread() is threading.main_thread():
         # So that what is half done is cleared away; Python's own answer is to die on the spot.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Or half a second goes into looking for garbage among torch's objects before the process ends.
+    atexit.register(gc.freeze)
     try:
         return command.run(command.config(**options)) or 0
     except (UserError, FaceDetectionError) as error:

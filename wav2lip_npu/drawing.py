@@ -82,9 +82,10 @@ def open_artist(path: Path, backend: str, device: Device) -> Artist:
         raise UserError(f"{path}: --backend {backend} runs {wanted}")
     if backend == "onnx":
         return Artist(OnnxBackend(path, device), device)
-    generator = Generator()
+    with torch.device("meta"):  # no weights are drawn that the file's replace
+        generator = Generator()
     checkpoint.load_network(generator, checkpoint.read(path))
-    return Artist(TorchBackend(generator, device), device)
+    return Artist(TorchBackend(generator.float(), device), device)
 
 
 class TorchBackend:
