@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from face_detection import FaceDetectionError
-from wav2lip_npu import __version__
+from wav2lip_npu import __version__, device
 from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
@@ -65,6 +65,7 @@ def _export(config: ExportConfig) -> None:
 
 
 def _infer(config: InferConfig) -> None:
+    device.yield_cores()
     from wav2lip_npu.infer import infer
 
     infer(config)

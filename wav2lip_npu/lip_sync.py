@@ -27,6 +27,8 @@ from wav2lip_npu.windows import FACE_SIZE, spoken_windows
 
 WAITING = 4  # pictures between two stages
 
+_Batch = tuple[list[Located], np.ndarray]  # pictures, and the faces drawn for those with a box
+
 log = logging.getLogger(__name__)
 
 
@@ -135,23 +137,21 @@ class LipSync:
             UserError: there is less than 0.2 s of sound.
         """
         pairs = zip(ahead(located, WAITING), spoken_windows(sound, float(fps)), strict=False)
-        return ahead(self._drawn(pairs, name), WAITING)
+        # A batch is drawn while the one before it is blended in.
+        batches = ahead(self._drawn(pairs, name), 1)
+        return ahead(self._blended(batches), WAITING)
 
-    def _drawn(
-        self, pairs: Iterator[tuple[Located, np.ndarray]], name: object
-    ) -> Iterator[tuple[Located, np.ndarray]]:
+    def _drawn(self, pairs: Iterator[tuple[Located, np.ndarray]], name: object) -> Iterator[_Batch]:
         most = self.config.wav2lip_batch_size
         most = min(most, self.device.frames_at_once or most)
         try:
             for first in pairs:
                 size = at_once(most, first[0].frame.image)
-                yield from self._draw([*islice(chain([first], pairs), size)], pad_to=size)
+                yield self._draw([*islice(chain([first], pairs), size)], pad_to=size)
         except ValueError as error:  # of ``spoken_windows``
             raise UserError(f"{name}: {error}") from error
 
-    def _draw(
-        self, batch: list[tuple[Located, np.ndarray]], *, pad_to: int
-    ) -> Iterator[tuple[Located, np.ndarray]]:
+    def _draw(self, batch: list[tuple[Located, np.ndarray]], *, pad_to: int) -> _Batch:
         faces, heard = [], []
         for located, window in batch:
             if located.box is not None:
@@ -159,9 +159,13 @@ class LipSync:
                 crop = located.frame.image[y1:y2, x1:x2]
                 faces.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
                 heard.append(window)
-        drawn = iter(self._artist.draw(faces, heard, pad_to=pad_to))
-        for located, _ in batch:
-            image = located.frame.image
-            if located.box is not None:
-                image = blend(self.config.blend, image, next(drawn), located.box)
-            yield located, image
+        return [located for located, _ in batch], self._artist.draw(faces, heard, pad_to=pad_to)
+
+    def _blended(self, batches: Iterator[_Batch]) -> Iterator[tuple[Located, np.ndarray]]:
+        for pictures, drawn in batches:
+            faces = iter(drawn)
+            for located in pictures:
+                image = located.frame.image
+                if located.box is not None:
+                    image = blend(self.config.blend, image, next(faces), located.box)
+                yield located, image
