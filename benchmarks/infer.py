@@ -84,6 +84,7 @@ def commands(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
         found = [*ours, *inputs, folder / "a.mp4", "--s3fd", options.s3fd, "--detector", "s3fd"]
         for precision in ("fp32", "auto"):
             add(f"ours, S3FD, {precision}", [*found, "--precision", precision])
+        add("ours, S3FD, auto, each 5th", [*found, "--precision", "auto", "--detect_every", 5])
     return made
 
 

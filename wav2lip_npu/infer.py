@@ -134,6 +134,7 @@ def _open_cache(lip_sync: LipSync, footage: Footage, config: InferConfig) -> Fac
         footage.path,
         detector=lip_sync.detector.name,
         s3fd=config.s3fd,
+        dtype=lip_sync.device.dtype,
         fps=footage.fps,
         edits=(config.resize_factor, config.rotate, config.crop),
     )

@@ -112,6 +112,7 @@ class LipSync:
                 device=self.device.torch_device,
                 s3fd_weights=self.config.s3fd,
                 fixed_batches=self.device.wants_fixed_shapes,
+                dtype=self.device.dtype,
             )
             log.info("face detector: %s", self._detector.name)
         return self._detector
