@@ -29,6 +29,7 @@ from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.cutting import cut_video
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.report import ClipReport
+from wav2lip_npu.video_writer import VideoWriter
 from wav2lip_npu.windows import FPS
 
 SAMPLE = 8  # frames, of all of them, to calibrate on and to count candidates in
@@ -147,7 +148,7 @@ def write_videos(options: argparse.Namespace, folder: Path) -> list[Path]:
     written = []
     for number, source in enumerate(sources[: options.clips]):
         written.append(folder / f"{number:05d}.mp4")
-        with video.VideoWriter(written[-1], fps=FPS, audio=source) as writer:
+        with VideoWriter(written[-1], fps=FPS, audio=source) as writer:
             frames = video.at_rate(video.read_frames(source), FPS)
             for frame in islice(frames, options.frames):
                 writer.write(_resize(frame.image, options.size))

@@ -21,7 +21,7 @@ from torch import nn
 from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import SAMPLE_RATE, write_wav
 from wav2lip_npu.models import SyncExpert, blocks, discriminator, generator
-from wav2lip_npu.video import VideoWriter
+from wav2lip_npu.video_writer import VideoWriter
 
 
 @pytest.fixture(autouse=True)

@@ -188,6 +188,8 @@ def test_inputs_stay_as_they_are(
     files = (talker, speech, generator_file)
     before = [hashlib.sha256(path.read_bytes()).digest() for path in files]
     run(tmp_path, generator_file, talker, speech)
+    with pytest.raises(UserError, match="is also an input"):
+        run(tmp_path, generator_file, talker, speech, outfile=talker.parent / "." / talker.name)
     assert [hashlib.sha256(path.read_bytes()).digest() for path in files] == before
 
 

@@ -14,7 +14,8 @@ from conftest import number_of, numbered, tone, write_video
 
 from wav2lip_npu.audio import SAMPLE_RATE, load_audio, write_wav
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.video import Frame, VideoWriter, at_rate, is_image, probe, read_frames, read_image
+from wav2lip_npu.video import Frame, at_rate, is_image, probe, read_frames, read_image
+from wav2lip_npu.video_writer import VideoWriter
 
 
 def write_any_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
@@ -137,6 +138,9 @@ def test_colours_survive(tmp_path: Path, colorspace: int, color_range: int) -> N
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         stream.codec_context.colorspace = colorspace
         stream.codec_context.color_range = color_range
+        stream.codec_context.color_primaries = 9  # BT.2020's
+        stream.codec_context.color_trc = 18  # HLG, as telephones take it
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
         picture = av.VideoFrame(64, 64, "yuv420p")
         for plane, value in zip(picture.planes, (120, 90, 170), strict=True):
             plane.update(bytes([value]) * plane.buffer_size)
@@ -144,13 +148,16 @@ def test_colours_survive(tmp_path: Path, colorspace: int, color_range: int) -> N
         file.mux(stream.encode(None))
     info = probe(source)
     target = tmp_path / "target.mp4"
-    with VideoWriter(target, fps=info.fps, colors_of=info, crf=1) as writer:
+    with VideoWriter(target, fps=info.fps, like=info, crf=1) as writer:
         writer.write(next(iter(read_frames(source))).image)
     with av.open(str(target)) as file:
         copied = next(file.decode(video=0))
+        kept = file.streams.video[0].codec_context
     planes = [np.frombuffer(plane, np.uint8)[0] for plane in copied.planes]
     assert np.abs(np.array(planes, int) - (120, 90, 170)).max() <= 3
-    assert (int(copied.colorspace), int(copied.color_range)) == (info.colorspace, info.color_range)
+    assert (int(copied.colorspace), int(copied.color_range)) == (colorspace, color_range)
+    assert (int(kept.color_primaries), int(kept.color_trc)) == (9, 18)
+    assert kept.sample_aspect_ratio == Fraction(16, 11)
 
 
 def test_audio_at_16_khz_is_exact(tmp_path: Path) -> None:

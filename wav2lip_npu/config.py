@@ -320,6 +320,9 @@ class InferConfig(LipSyncConfig):
         if self.jobs is None and (self.face is None or self.audio is None):
             missing = "--face" if self.face is None else "--audio"
             raise UserError(f"{missing}: is needed, or --jobs with a file of many")
+        for path in (self.face, self.audio):
+            if path is not None and path.resolve() == self.outfile.resolve():
+                raise UserError(f"--outfile {self.outfile}: is also an input, name another")
         if self.resume and self.jobs is None:
             raise UserError("--resume: has no effect without --jobs")
 

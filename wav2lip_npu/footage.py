@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count, islice
 
@@ -35,6 +36,8 @@ class Footage:
             self.fps = Fraction(config.fps).limit_denominator(1001)
         else:
             self.info = video.probe(config.face)
+            if config.rotate:
+                self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
         self._resize_factor = config.resize_factor
         self._rotate = config.rotate

@@ -13,13 +13,14 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu import audio, video
+from wav2lip_npu import audio
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.face_cache import FaceCache
 from wav2lip_npu.faces import Located, Misses
 from wav2lip_npu.footage import Footage
 from wav2lip_npu.lip_sync import LipSync
+from wav2lip_npu.video_writer import VideoWriter
 
 COLUMNS = ["face", "audio", "outfile"]  # of --jobs
 
@@ -95,11 +96,11 @@ def _infer_one(networks: Callable[[], LipSync], config: InferConfig) -> None:
     misses = Misses(policy=config.no_face, fps=footage.fps)
     known = _open_cache(lip_sync, footage, config)
     located = _shown(footage, lip_sync.locate(footage.frames(), misses, known), misses, config)
-    writer = video.VideoWriter(
+    writer = VideoWriter(
         config.outfile,
         fps=footage.fps,
         audio=config.audio,
-        colors_of=footage.info,
+        like=footage.info,
         crf=config.crf,
         preset=config.preset,
     )

@@ -1,15 +1,13 @@
-"""Video frames in and out, one at a time, with PyAV."""
+"""Video frames in, one at a time, with PyAV; ``video_writer`` has the way out."""
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 
 import av
 import av.container
@@ -17,7 +15,6 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import has_stream, open_media
 
@@ -30,7 +27,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 USUAL_FPS = Fraction(25)
 HIGHEST_FPS = 240  # frames a second; files of varying rate may name the ticks of their clock
-_AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +49,9 @@ class VideoInfo:
     seconds: float | None  # how long it is by its header; None where that does not say
     colorspace: int  # FFmpeg's number of the YUV matrix; 2 where the file does not say
     color_range: int  # FFmpeg's number: 0 not said, 1 limited (16-235), 2 full
+    color_primaries: int  # FFmpeg's number; 2 not said
+    color_transfer: int  # FFmpeg's number; 2 not said, 16 and 18 are HDR's
+    pixel_aspect: Fraction  # width of a pixel by its height, upright
 
 
 def probe(path: Path) -> VideoInfo:
@@ -66,17 +65,22 @@ def probe(path: Path) -> VideoInfo:
         first = next(container.decode(stream), None)
         if first is None:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
+        turned, codec = _rotation(first), stream.codec_context
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
         length, unit = stream.duration, stream.time_base
         said = (stream.guessed_rate, stream.average_rate, USUAL_FPS)
         rate = next(rate for rate in said if rate is not None and 1 <= rate <= HIGHEST_FPS)
         return VideoInfo(
             fps=Fraction(rate),
             mean_fps=Fraction(stream.average_rate or rate),
-            rotation=_rotation(first),
+            rotation=turned,
             start=float(first.time or 0.0),
             seconds=float(length * unit) if length is not None and unit is not None else None,
             colorspace=int(first.colorspace),
             color_range=int(first.color_range),
+            color_primaries=int(codec.color_primaries),
+            color_transfer=int(codec.color_trc),
+            pixel_aspect=1 / aspect if turned in (90, 270) else aspect,
         )
 
 
@@ -197,192 +201,3 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     if not container.streams.video:
         raise UserError(f"{path}: has no video stream")
     return container.streams.video[0]
-
-
-class VideoWriter:
-    """Encode frames to H.264 and, beside them, a sound track to AAC, in one pass.
-
-    The file is written under another name and takes its own when the ``with`` block ends without an
-    error: there is never half a file at ``path``.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        fps: Fraction | float,
-        audio: Path | None = None,
-        colors_of: VideoInfo | None = None,
-        crf: int = 18,
-        preset: str = "medium",
-    ) -> None:
-        """Prepare a writer.
-
-        Args:
-            path: the file to write; its suffix chooses the container.
-            fps: frames a second.
-            audio: a media file whose first audio stream becomes the sound, from its first sample,
-                cut to the length of the picture.
-            colors_of: a video whose colour matrix and range are kept.
-            crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually transparent.
-            preset: x264's preset, ``ultrafast`` … ``veryslow``.
-
-        Raises:
-            UserError: the suffix names no container, or the folder cannot be written.
-        """
-        self.path = path
-        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        self._fps = Fraction(fps).limit_denominator(1001)
-        self._audio = audio
-        self._colors = colors_of
-        self._options = {"crf": str(crf), "preset": preset}
-        self._stream: av.VideoStream | None = None
-        self._sound: _SoundTrack | None = None
-        self._frames = 0
-        self._files = ExitStack()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = self._files.enter_context(av.open(str(self._partial), "w"))
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be written ({error})") from error
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def write(
-        self, image: np.ndarray, *, source: Frame | None = None, changed: Box | None = None
-    ) -> None:
-        """Append a picture.
-
-        Args:
-            image: (h, w, 3) BGR uint8, every one of the same size.
-            source: the frame that the picture was made from. Outside of ``changed`` the samples
-                that its decoder gave are encoded, without the loss of a way through BGR.
-            changed: the part that was changed; None is nothing.
-        """
-        height, width = image.shape[:2]
-        if height % 2 or width % 2:  # 4:2:0 needs even sides
-            image = cv2.copyMakeBorder(
-                image, 0, height % 2, 0, width % 2, borderType=cv2.BORDER_REPLICATE
-            )
-        if self._stream is None:
-            self._stream = self._open_streams(*image.shape[:2])
-        decoded = None if source is None else source.decoded
-        if decoded is not None and (decoded.height, decoded.width) == image.shape[:2]:
-            picture = self._changed_within(decoded, image, changed)
-        else:
-            picture = self._encodable(image)
-        picture.time_base = 1 / self._fps
-        picture.pts = self._frames
-        self._container.mux(self._stream.encode(picture))
-        self._frames += 1
-        if self._sound is not None:  # side by side, or the muxer would have to hold one of them
-            self._sound.write_until(self._frames / self._fps)
-
-    def _encodable(self, image: np.ndarray) -> av.VideoFrame:
-        """A picture in 4:2:0, by the very matrix that the decoder used."""
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
-        if self._colors is None:
-            return picture.reformat(format="yuv420p")
-        return picture.reformat(
-            format="yuv420p",
-            dst_colorspace=self._colors.colorspace,
-            dst_color_range=self._colors.color_range,
-        )
-
-    def _changed_within(
-        self, decoded: av.VideoFrame, image: np.ndarray, box: Box | None
-    ) -> av.VideoFrame:
-        """The decoded frame with ``box`` taken from the picture, in 4:2:0."""
-        if decoded.format.name not in ("yuv420p", "yuvj420p"):
-            decoded = decoded.reformat(format="yuv420p")
-        # A copy: the decoder's own frame would tell the encoder what kind of frame to make of it.
-        planes = decoded.to_ndarray().copy()
-        if box is not None:
-            self._fill_in(planes, image, box)
-        return av.VideoFrame.from_ndarray(planes, format="yuv420p")
-
-    def _fill_in(self, planes: np.ndarray, image: np.ndarray, box: Box) -> None:
-        """Take ``box`` of the picture over into the planes of 4:2:0, both of even sides."""
-        height, width = image.shape[:2]
-        x1, y1, x2, y2 = box
-        left, top = x1 // 2 * 2, y1 // 2 * 2  # chroma samples are for two by two pixels
-        right, bottom = -(-x2 // 2) * 2, -(-y2 // 2) * 2
-        new = self._encodable(image[top:bottom, left:right]).to_ndarray()
-        planes[y1:y2, x1:x2] = new[y1 - top : y2 - top, x1 - left : x2 - left]
-        chroma = planes[height:].reshape(2, height // 2, width // 2)
-        chroma[:, top // 2 : bottom // 2, left // 2 : right // 2] = new[bottom - top :].reshape(
-            2, (bottom - top) // 2, (right - left) // 2
-        )
-
-    def _open_streams(self, height: int, width: int) -> av.VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.time_base = 1 / self._fps
-        if self._colors is not None:
-            stream.codec_context.colorspace = self._colors.colorspace
-            stream.codec_context.color_range = self._colors.color_range
-        if self._audio is not None:
-            source = self._files.enter_context(open_media(self._audio))
-            self._sound = _SoundTrack(source, self._container)
-        return stream
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        complete = False
-        try:
-            with self._files:
-                if kind is None:
-                    self._flush()
-            complete = kind is None
-        finally:
-            if complete:
-                self._partial.replace(self.path)
-            else:
-                self._partial.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        if self._stream is None:
-            raise UserError(f"{self.path}: not written, there was no frame")
-        self._container.mux(self._stream.encode(None))
-        if self._sound is not None:
-            self._sound.flush()
-
-
-class _SoundTrack:
-    """An AAC stream that is encoded step by step, from the first audio stream of a container."""
-
-    def __init__(
-        self, source: av.container.InputContainer, output: av.container.OutputContainer
-    ) -> None:
-        heard = source.streams.audio[0]
-        self._rate = heard.rate if heard.rate in _AAC_RATES else max(_AAC_RATES)
-        layout = "mono" if heard.channels == 1 else "stereo"
-        resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        self._decoded = (
-            part for frame in source.decode(heard) for part in resampler.resample(frame)
-        )
-        self._waiting = av.AudioFifo()
-        self._written = 0  # samples
-        self._output = output
-        self._stream = output.add_stream("aac", rate=self._rate, layout=layout)
-
-    def write_until(self, seconds: Fraction) -> None:
-        """Encode the sound before ``seconds``, and nothing after it."""
-        wanted = round(seconds * self._rate) - self._written
-        while self._waiting.samples < wanted and (frame := next(self._decoded, None)) is not None:
-            frame.pts = None  # the first sample is at zero, whatever the file's clock says
-            self._waiting.write(frame)
-        frame = self._waiting.read(wanted, partial=True) if wanted > 0 else None
-        if frame is not None:
-            frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
-            self._written += frame.samples
-            self._output.mux(self._stream.encode(frame))
-
-    def flush(self) -> None:
-        """Write what the encoder still holds."""
-        self._output.mux(self._stream.encode(None))

@@ -20,6 +20,7 @@ from wav2lip_npu.demo.talking_head import portraits, render
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.metrics import CURVES, MetricsFile
 from wav2lip_npu.report import REPORT
+from wav2lip_npu.video_writer import VideoWriter
 from wav2lip_npu.windows import FPS
 
 SENTENCES = (
@@ -121,7 +122,7 @@ def make_videos(folder: Path, clips: int) -> None:
         sound = folder / f"{number:05d}.wav"
         folder.mkdir(parents=True, exist_ok=True)
         _write_speech(sound, speech)
-        with video.VideoWriter(sound.with_suffix(".mp4"), fps=FPS, audio=sound) as writer:
+        with VideoWriter(sound.with_suffix(".mp4"), fps=FPS, audio=sound) as writer:
             for image in render(sitter, mouth_track(speech, FPS), seed=number, fps=FPS):
                 writer.write(image)
         sound.unlink()
