@@ -1,5 +1,6 @@
 """Lip-sync as a function, jobs, and ONNX."""
 
+import copy
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,9 @@ from formula import fill
 
 from wav2lip_npu import LipSync, cli
 from wav2lip_npu.audio import write_wav
-from wav2lip_npu.drawing import fold
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import Generator
+from wav2lip_npu.fusion import fold, fuse
+from wav2lip_npu.models import Generator, blocks
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -79,6 +80,31 @@ def test_folding_changes_nothing() -> None:
         folded = fold(generator)
         torch.testing.assert_close(folded(mel, faces), expected, rtol=0, atol=2e-6)
     assert not any("BatchNorm" in type(module).__name__ for module in folded.modules())
+
+
+@pytest.mark.parametrize(("dtype", "precise"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_fusing_changes_nothing(dtype: torch.dtype, precise: float) -> None:
+    folded = fold(fill(Generator()).eval()).to(dtype=dtype, memory_format=torch.channels_last)
+    fused = fuse(copy.deepcopy(folded))
+    for batch in (3, 1, 5):  # weights are packed for the first of them
+        numbers = torch.Generator().manual_seed(batch)
+        mel = torch.rand(batch, 1, 80, 16, generator=numbers).to(dtype)
+        faces = torch.rand(batch, 6, 96, 96, generator=numbers).to(dtype)
+        with torch.inference_mode():
+            expected = folded(mel, faces)
+            torch.testing.assert_close(fused(mel, faces), expected, rtol=0, atol=precise)
+    assert not any(isinstance(module, blocks.ConvBlock) for module in fused.modules())
+
+
+def test_blocks_stay_plain_where_fused_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    generator = fold(Generator().eval())
+    monkeypatch.setattr("wav2lip_npu.fusion._FusedBlock.forward", fails)
+    assert "_FusedBlock" not in repr(fuse(generator))
+    monkeypatch.setattr("wav2lip_npu.fusion._FusedBlock.forward", lambda _, x: x)  # differs
+    assert "_FusedBlock" not in repr(fuse(generator))
 
 
 def export(source: Path, target: Path) -> int:

@@ -262,6 +262,13 @@ class Device:
         return 16 if self.torch_device.type == CPU else None
 
     @property
+    def has_onednn(self) -> bool:
+        """Whether convolutions are Intel's oneDNN's, which does more in one operation."""
+        import torch
+
+        return self.torch_device.type == CPU and torch.backends.mkldnn.is_available()
+
+    @property
     def pins_memory(self) -> bool:
         """Whether batches should be loaded into page-locked memory, for transfer beside work."""
         return self.torch_device.type != "cpu"

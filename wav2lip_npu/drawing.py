@@ -7,12 +7,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.device import Device
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.fusion import fold, fuse
 from wav2lip_npu.models import Generator
 from wav2lip_npu.windows import FACE_SIZE, LOWER_HALF
 
@@ -94,7 +93,8 @@ class TorchBackend:
     def __init__(self, generator: Generator, device: Device) -> None:
         folded = fold(generator.eval().requires_grad_(False))
         self._dtype = device.dtype or torch.float32
-        self._network = device.place(folded).to(self._dtype)
+        network = device.place(folded).to(self._dtype)
+        self._network = fuse(network) if device.has_onednn else network
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         """See ``Backend``."""
@@ -132,30 +132,3 @@ class OnnxBackend:
         """See ``Backend``."""
         given = {"mel": mel.cpu().numpy(), "faces": faces.cpu().numpy()}
         return torch.from_numpy(self._session.run(None, given)[0]).to(self._place)
-
-
-def fold(generator: Generator) -> Generator:
-    """Fold each normalisation into the convolution before it, in place; only for inference.
-
-    ``w' = w·γ/σ`` and ``b' = (b − μ)·γ/σ + β`` (Jacob et al. 2018, section 3.2), by torch.
-    """
-    for block in generator.modules():
-        if not isinstance(block, nn.Sequential) or len(block) < 2:
-            continue
-        convolution, norm = block[0], block[1]
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
-        assert norm.running_mean is not None and norm.running_var is not None
-        convolution.weight, convolution.bias = fuse_conv_bn_weights(
-            convolution.weight,
-            convolution.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.eps,
-            norm.weight,
-            norm.bias,
-            transpose=isinstance(convolution, nn.ConvTranspose2d),
-        )
-        block[1] = nn.Identity()
-    return generator

@@ -17,8 +17,9 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.audio import MEL_BANDS
 from wav2lip_npu.config import ExportConfig
 from wav2lip_npu.device import Device
-from wav2lip_npu.drawing import ONNX, OnnxBackend, fold
+from wav2lip_npu.drawing import ONNX, OnnxBackend
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.fusion import fold
 from wav2lip_npu.models import Generator
 from wav2lip_npu.windows import FACE_SIZE, WINDOW_ROWS
 
