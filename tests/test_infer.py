@@ -12,8 +12,9 @@ import torch
 from conftest import tone, write_video
 from formula import fill
 
-from wav2lip_npu.audio import load_audio, melspectrogram, write_wav
+from wav2lip_npu.audio import SAMPLE_RATE, load_audio, melspectrogram, write_wav
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.drawing import Artist
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.faces import Located
 from wav2lip_npu.infer import infer
@@ -114,6 +115,46 @@ def test_the_picture_is_as_long_as_the_sound(
         outside = np.s_[:, 240:, :8]
         assert np.abs(shown[3][outside] - shown[28][outside]).mean() < 2
         assert np.abs(shown[3][outside] - shown[13][outside]).mean() > 2
+
+
+def delayed(source: Path, target: Path, seconds: float) -> Path:
+    """A copy of a video whose sound begins later, by its time stamps."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {stream.type: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                later = round(seconds / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+            packet.stream = streams[packet.stream.type]
+            new.mux(packet)
+    return target
+
+
+def test_a_videos_sound_stays_where_it_is(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence comes first where the sound of a video begins later; the mouth hears it there too."""
+
+    def draw(_: Artist, faces: list, chunks: list, *, pad_to: int = 0) -> np.ndarray:
+        """White where there is sound, black in silence."""
+        heard = np.array([255 * (chunk.max() > 0) for chunk in chunks], np.uint8)
+        return np.broadcast_to(heard[:, None, None, None], (len(faces), 96, 96, 3))
+
+    monkeypatch.setattr(Artist, "draw", draw)
+    write_wav(tmp_path / "a.wav", 0.5 * np.sign(tone(1.0)))
+    video = write_video(tmp_path / "a.mp4", [face] * 40, audio=tmp_path / "a.wav")
+    out = run(
+        tmp_path, generator_file, delayed(video, tmp_path / "b.mp4", 0.6), tmp_path / "b.mp4",
+        box=(40, 200, 60, 180),
+    )  # fmt: skip
+    heard = np.flatnonzero(np.abs(load_audio(out)) > 0.1)[0] / SAMPLE_RATE
+    assert heard == pytest.approx(0.6, abs=0.01)
+    shown = pictures(out)[:, 60:180, 80:160].mean(axis=(1, 2, 3)) > 128
+    assert len(shown) in (40, 41)  # AAC ends with a whole packet
+    # A frame hears the 0.2 s from its time on, and 0.025 s to each side belong to a row.
+    assert np.flatnonzero(shown)[0] / 25 == pytest.approx(0.6 - 0.2, abs=1 / 25)
 
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(50)])

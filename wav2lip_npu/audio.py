@@ -91,28 +91,45 @@ def _audio_stream(container: av.container.InputContainer, path: Path) -> av.Audi
 
 def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[np.ndarray]:
     """Mix to mono, move to ``start`` and resample, block by block."""
-    planar = av.AudioResampler(format="fltp")  # float planes, whatever the codec gives
     resampler: soxr.ResampleStream | None = None
-    skip: int | None = None  # samples still to drop, at the file's own rate
+    for channels, rate in planes(frames, av.AudioResampler(format="fltp"), start):
+        # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
+        block = channels.mean(axis=0)
+        if rate == SAMPLE_RATE:
+            yield block
+            continue
+        if resampler is None:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        yield resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def planes(
+    frames: Iterator[av.AudioFrame], resampler: av.AudioResampler, start: float | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Decoded sound from a moment on, as float32 (channels, n) and their rate.
+
+    Args:
+        frames: as decoded.
+        resampler: makes planar floats of them, whatever the codec gives.
+        start: the moment, in seconds of the file's clock; silence fills up what is missing before
+            the first sample. None: the first sample, whatever the clock says.
+    """
+    skip: int | None = None  # samples still to drop
     for source in frames:
         begins = float(source.time or 0.0)
-        for frame in planar.resample(source):
-            # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
-            block = frame.to_ndarray().mean(axis=0)
+        for frame in resampler.resample(source):
+            block = frame.to_ndarray()
             if skip is None:
                 skip = 0 if start is None else round((start - begins) * frame.sample_rate)
                 if skip < 0:
-                    block = np.concatenate([np.zeros(-skip, np.float32), block])
-            dropped = min(max(skip, 0), len(block))
-            block, skip = block[dropped:], skip - dropped
-            if frame.sample_rate == SAMPLE_RATE:
-                yield block
-                continue
-            if resampler is None:
-                resampler = soxr.ResampleStream(frame.sample_rate, SAMPLE_RATE, 1, dtype="float32")
-            yield resampler.resample_chunk(block)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                    silence = np.zeros((len(block), -skip), np.float32)
+                    block = np.concatenate([silence, block], axis=1)
+            dropped = min(max(skip, 0), block.shape[1])
+            skip -= dropped
+            if dropped < block.shape[1]:
+                yield block[:, dropped:], frame.sample_rate
 
 
 def write_wav(path: Path, samples: np.ndarray | Iterable[np.ndarray]) -> int:

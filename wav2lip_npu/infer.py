@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu import audio
+from wav2lip_npu import audio, video
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.face_cache import FaceCache
@@ -91,7 +91,9 @@ def _infer_one(networks: Callable[[], LipSync], config: InferConfig) -> None:
     assert config.audio is not None
     footage = Footage(config)
     total = audio.announced_seconds(config.audio)
-    sound = audio.stream_audio(config.audio)
+    # A video's sound is heard where it is in that video; other sound from its first sample on.
+    start = video.first_picture(config.audio)
+    sound = audio.stream_audio(config.audio, start=start)
     lip_sync = networks()
     misses = Misses(policy=config.no_face, fps=footage.fps)
     known = _open_cache(lip_sync, footage, config)
@@ -100,6 +102,7 @@ def _infer_one(networks: Callable[[], LipSync], config: InferConfig) -> None:
         config.outfile,
         fps=footage.fps,
         audio=config.audio,
+        audio_start=start,
         like=footage.info,
         crf=config.crf,
         preset=config.preset,

@@ -13,6 +13,7 @@ import av
 import av.container
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from wav2lip_npu.errors import UserError
@@ -84,6 +85,16 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
+def first_picture(path: Path) -> float | None:
+    """Seconds of the file's clock at its first frame; None without a video, or for a cover only."""
+    with open_media(path) as container:
+        stream = next(iter(container.streams.video), None)
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            return None
+        first = next(container.decode(stream), None)
+        return None if first is None else float(first.time or 0.0)
+
+
 def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
     """Decode the first video stream, upright (rotation metadata applied), in order of time.
 
@@ -116,8 +127,8 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
 
 
 def _rotation(picture: av.VideoFrame) -> int:
-    """0, 90, 180 or 270 degrees, counter-clockwise; older versions of PyAV do not tell."""
-    return round(getattr(picture, "rotation", 0) / 90) % 4 * 90
+    """0, 90, 180 or 270 degrees, counter-clockwise."""
+    return round(picture.rotation / 90) % 4 * 90
 
 
 def is_image(path: Path) -> bool:

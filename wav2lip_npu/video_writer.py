@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from face_detection import Box
+from wav2lip_npu.audio import planes
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import open_media
 from wav2lip_npu.video import Frame, VideoInfo
@@ -33,6 +34,7 @@ class VideoWriter:
         *,
         fps: Fraction | float,
         audio: Path | None = None,
+        audio_start: float | None = None,
         like: VideoInfo | None = None,
         crf: int = 18,
         preset: str = "medium",
@@ -42,8 +44,9 @@ class VideoWriter:
         Args:
             path: the file to write; its suffix chooses the container.
             fps: frames a second.
-            audio: a media file whose first audio stream becomes the sound, from its first sample,
-                cut to the length of the picture.
+            audio: a media file whose first audio stream becomes the sound, cut to the length of the
+                picture.
+            audio_start: the moment of that file's clock at the first picture, see ``audio.planes``.
             like: a video whose colours and shape of pixels are kept.
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually transparent.
             preset: x264's preset, ``ultrafast`` … ``veryslow``.
@@ -54,7 +57,7 @@ class VideoWriter:
         self.path = path
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._fps = Fraction(fps).limit_denominator(1001)
-        self._audio = audio
+        self._audio, self._audio_start = audio, audio_start
         self._like = like
         self._options = {"crf": str(crf), "preset": preset}
         self._stream: av.VideoStream | None = None
@@ -149,7 +152,7 @@ class VideoWriter:
             codec.sample_aspect_ratio = self._like.pixel_aspect
         if self._audio is not None:
             source = self._files.enter_context(open_media(self._audio))
-            self._sound = _SoundTrack(source, self._container)
+            self._sound = _SoundTrack(source, self._container, self._audio_start)
         return stream
 
     def __exit__(
@@ -182,26 +185,29 @@ class _SoundTrack:
     """An AAC stream that is encoded step by step, from the first audio stream of a container."""
 
     def __init__(
-        self, source: av.container.InputContainer, output: av.container.OutputContainer
+        self,
+        source: av.container.InputContainer,
+        output: av.container.OutputContainer,
+        start: float | None,
     ) -> None:
         heard = source.streams.audio[0]
         self._rate = heard.rate if heard.rate in _AAC_RATES else max(_AAC_RATES)
-        layout = "mono" if heard.channels == 1 else "stereo"
-        resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        self._decoded = (
-            part for frame in source.decode(heard) for part in resampler.resample(frame)
-        )
+        self._layout = "mono" if heard.channels == 1 else "stereo"
+        resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
+        self._decoded = planes(source.decode(heard), resampler, start)
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
-        self._stream = output.add_stream("aac", rate=self._rate, layout=layout)
+        self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
 
     def write_until(self, seconds: Fraction) -> None:
         """Encode the sound before ``seconds``, and nothing after it."""
         wanted = round(seconds * self._rate) - self._written
-        while self._waiting.samples < wanted and (frame := next(self._decoded, None)) is not None:
-            frame.pts = None  # the first sample is at zero, whatever the file's clock says
-            self._waiting.write(frame)
+        while self._waiting.samples < wanted and (block := next(self._decoded, None)) is not None:
+            samples = np.ascontiguousarray(block[0])
+            heard = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+            heard.sample_rate = self._rate
+            self._waiting.write(heard)
         frame = self._waiting.read(wanted, partial=True) if wanted > 0 else None
         if frame is not None:
             frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
