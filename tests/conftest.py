@@ -51,6 +51,13 @@ def speech(tmp_path: Path) -> Path:
     return path
 
 
+def rows_heard(mel_rows: int, fps: float) -> list[int]:
+    """First mel row for each output frame of an utterance that is there as a whole."""
+    last = mel_rows - 16
+    rows = [int(n * (80 / fps)) for n in range(mel_rows) if int(n * (80 / fps)) <= last]
+    return [*rows, last]
+
+
 def write_video(
     path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
 ) -> Path:

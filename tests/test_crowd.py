@@ -46,6 +46,19 @@ def test_two_who_cross_keep_their_names() -> None:
     assert [person.number for person in crowd.people] == [1, 2]
 
 
+def test_who_is_seen_least_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wav2lip_npu.crowd.REMEMBERED", 2)
+    crowd = Crowd()
+    for frame in range(10):
+        look(crowd, frame, (box_at(20), RED))
+    look(crowd, 50, (box_at(200), BLUE), cut=True)
+    look(crowd, 100, (box_at(110), GREEN), cut=True)
+    assert [person.look.any() for person in crowd.people] == [True, False, True]
+    (red,) = look(crowd, 150, (box_at(250), RED), cut=True)
+    (blue,) = look(crowd, 200, (box_at(200), BLUE), cut=True)
+    assert (red.number, blue.number) == (1, 4)
+
+
 def test_one_who_leaves_and_comes_back_elsewhere_is_the_same() -> None:
     crowd = Crowd()
     for frame in range(10):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from conftest import rows_heard
 from formula import golden_arrays, golden_json
 
 from wav2lip_npu.audio import melspectrogram
-from wav2lip_npu.windows import expert_row, generator_rows, inference_rows
+from wav2lip_npu.windows import expert_row, generator_rows, spoken_windows
 
 SECOND = np.arange(16_000) / 16_000
 SIGNALS = {
@@ -53,13 +54,14 @@ def test_generator_rows() -> None:
 def test_inference_chunks(case: str) -> None:
     fps, rows = case.split("/")
     expected = WINDOWS["inference_chunks"][case]
-    chunks = inference_rows(int(rows), float(fps))
+    chunks = rows_heard(int(rows), float(fps))
     assert len(chunks) == expected["count"]
     assert chunks[: len(expected["first"])] == expected["first"]
     assert chunks[-len(expected["last"]) :] == expected["last"]
-
-
-def test_inference_needs_one_chunk() -> None:
-    assert inference_rows(16, 25) == [0, 0]
-    with pytest.raises(ValueError, match="15 mel rows"):
-        inference_rows(15, 25)
+    # Each row of the mel spectrogram of noise is like no other.
+    noise = np.random.default_rng(0).normal(0, 0.1, (int(rows) - 1) * 200).astype(np.float32)
+    mel = melspectrogram(noise)
+    windows = list(spoken_windows([noise], float(fps)))
+    assert mel.shape[1] == int(rows) and len(windows) >= len(chunks)
+    for window, row in zip(windows, chunks, strict=False):
+        np.testing.assert_allclose(window, mel[:, row : row + 16], atol=2e-6)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import tone, write_video
+from conftest import rows_heard, tone, write_video
 from formula import fill
 
 from wav2lip_npu.audio import SAMPLE_RATE, load_audio, melspectrogram, write_wav
@@ -21,7 +21,6 @@ from wav2lip_npu.infer import infer
 from wav2lip_npu.lip_sync import LipSync
 from wav2lip_npu.models import Generator
 from wav2lip_npu.video import Frame, probe, read_frames
-from wav2lip_npu.windows import inference_rows
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -78,7 +77,7 @@ def test_the_box_holds_what_the_generator_draws(
     top, bottom, left, right = (40, 200, 60, 180)
     source = pictures(talker).astype(np.uint8)
     mel = melspectrogram(load_audio(speech))
-    rows = inference_rows(mel.shape[1], 25.0)
+    rows = rows_heard(mel.shape[1], 25.0)
     generator = fill(Generator()).eval()
     expected = []
     for image, row in zip(source, rows, strict=False):

@@ -3,10 +3,11 @@
 import librosa
 import numpy as np
 import pytest
-from conftest import tone
+from conftest import rows_heard, tone
 
+from wav2lip_npu import audio
 from wav2lip_npu.audio import melspectrogram, stream_mel
-from wav2lip_npu.windows import inference_rows, spoken_windows
+from wav2lip_npu.windows import spoken_windows
 
 
 def speech(samples: int) -> np.ndarray:
@@ -56,12 +57,17 @@ def test_mel_comes_with_the_sound() -> None:
         assert rows >= (0 if block <= 2 else 1 + (400 * block - 400) // 200)
 
 
+def test_filters_are_librosas() -> None:
+    expected = librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600)
+    np.testing.assert_allclose(audio._mel_filters(), expected, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("fps", [12.5, 25.0, 30000 / 1001, 60.0])
 @pytest.mark.parametrize("samples", [3200, 16000, 33333])
 def test_windows_are_those_of_the_whole(fps: float, samples: int) -> None:
     sound = speech(samples)
     mel = melspectrogram(sound)
-    rows = inference_rows(mel.shape[1], fps)
+    rows = rows_heard(mel.shape[1], fps)
     windows = list(spoken_windows(blocks_of(sound, [1600] * 50), fps))
     assert len(windows) == max(len(rows), round(samples / 16000 * fps))
     for number, window in enumerate(windows):

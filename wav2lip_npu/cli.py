@@ -66,8 +66,10 @@ def _export(config: ExportConfig) -> None:
 
 def _infer(config: InferConfig) -> None:
     device.yield_cores()
+    gc.disable()  # imports make no garbage, but it is looked for: a fifth of a second with torch's
     from wav2lip_npu.infer import infer
 
+    gc.enable()
     infer(config)
 
 

@@ -310,7 +310,7 @@ class InferConfig(LipSyncConfig):
         "folder in which detections are kept, by the video's content, for the next time", None
     )
     crf: int = option("x264's quality, 0 (lossless) to 51", 18)
-    preset: str = option("x264's preset: slower is smaller", "faster", choices=PRESETS)
+    preset: str = option("x264's preset: slower is smaller", "veryfast", choices=PRESETS)
 
     def __post_init__(self) -> None:
         super().__post_init__()

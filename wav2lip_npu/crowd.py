@@ -23,6 +23,7 @@ ALIKE = 0.9  # looks of one person, seen elsewhere or in another shot
 UNLIKE = 0.75  # looks that are another's, though at the same place
 LOOKS_COUNT = 3.0  # as much as place, where both speak
 LEARNED = 0.05  # share of the newest looks in a person's
+REMEMBERED = 64  # people who are known when they come back
 BRISK = 3  # frames, in which a person's movement is measured
 
 
@@ -63,6 +64,7 @@ class Crowd:
     def __init__(self) -> None:
         self.people: list[Person] = []
         self.shot = 0
+        self._known: list[Person] = []  # those who may be known again
 
     def see(
         self, frame: int, image: np.ndarray, boxes: np.ndarray, *, cut: bool
@@ -94,11 +96,11 @@ class Crowd:
         self, frame: int, boxes: np.ndarray, looks: Sequence[np.ndarray]
     ) -> list[tuple[Person, int]]:
         """Persons with the numbers of boxes that may be theirs, the likeliest first."""
-        if not len(boxes) or not self.people:
+        if not len(boxes) or not self._known:
             return []
-        near = overlaps(np.stack([person.place(frame) for person in self.people]), boxes)
+        near = overlaps(np.stack([person.place(frame) for person in self._known]), boxes)
         scored = []
-        for row, person in enumerate(self.people):
+        for row, person in enumerate(self._known):
             passed = frame - person.last
             there = person.shot == self.shot and passed <= PATIENCE
             for number, look in enumerate(looks):
@@ -123,7 +125,18 @@ class Crowd:
             speed=np.zeros(2),
         )
         self.people.append(person)
+        self._known.append(person)
+        if len(self._known) > REMEMBERED:
+            self._forget(frame)
         return person
+
+    def _forget(self, frame: int) -> None:
+        """Let go of whoever has been seen least: a long film has extras without number."""
+        away = [person for person in self._known if frame - person.last > PATIENCE]
+        if away:
+            least = min(away, key=lambda person: person.frames)
+            self._known.remove(least)
+            least.look = np.zeros(0)
 
 
 class Choice:

@@ -259,7 +259,7 @@ class Device:
 
         On a CPU more than these are hardly faster, and each takes 10 MB or more.
         """
-        return 16 if self.torch_device.type == CPU else None
+        return 8 if self.torch_device.type == CPU else None
 
     @property
     def has_onednn(self) -> bool:

@@ -93,7 +93,7 @@ class TorchBackend:
     def __init__(self, generator: Generator, device: Device) -> None:
         folded = fold(generator.eval().requires_grad_(False))
         self._dtype = device.dtype or torch.float32
-        network = device.place(folded).to(self._dtype)
+        network = device.place(folded.to(self._dtype))
         self._network = fuse(network) if device.has_onednn else network
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.face_cache import FaceCache
 from wav2lip_npu.scenes import Seen
 from wav2lip_npu.tracks import centred, overlaps, smoothed
-from wav2lip_npu.video import Frame
+from wav2lip_npu.video import Frame, rectangle
 
 HELD_BYTES = 2**27  # of pictures that wait together: 128 MiB, of 720p 32, of 4K 3
 STILL = 0.7  # overlap of a face with itself some frames before, above which it hardly moved
@@ -115,7 +115,8 @@ def locate(
     """
     if detector is None:
         for frame in frames:
-            yield Located(frame=frame, box=misses.settle(_fixed_box(config.box, frame.image)))
+            given = rectangle("--box", config.box, frame.image)
+            yield Located(frame=frame, box=misses.settle(given))
         return
     seen = scenes.to_look_at(frames, lambda frame: frame.image, config.detect_every)
     detected = _detected(seen, _remembering(detector, cache), config.face_det_batch_size)
@@ -277,12 +278,3 @@ def padded(box: Box, pads: tuple[int, int, int, int], image: np.ndarray) -> Box 
     x1, y1 = max(0, x1 - left), max(0, y1 - top)
     x2, y2 = min(width, x2 + right), min(height, y2 + bottom)
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
-
-
-def _fixed_box(box: tuple[int, int, int, int], image: np.ndarray) -> Box:
-    top, bottom, left, right = box
-    height, width = image.shape[:2]
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-        size = f"{width} × {height} pixels"
-        raise UserError(f"--box {top} {bottom} {left} {right}: top bottom left right within {size}")
-    return left, top, right, bottom

@@ -12,7 +12,6 @@ import numpy as np
 
 from wav2lip_npu import video
 from wav2lip_npu.config import InferConfig
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.video import Frame
 
 HELD_BYTES = 2**26  # of pictures that are decoded to be played backwards: 64 MiB
@@ -112,9 +111,6 @@ class Footage:
     def _cropped(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         top, bottom, left, right = self._crop
-        bottom = height if bottom == -1 else bottom
-        right = width if right == -1 else right
-        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-            given = f"--crop {top} {bottom} {left} {right}"
-            raise UserError(f"{given}: top bottom left right within {width} × {height} pixels")
-        return image[top:bottom, left:right]
+        bottom, right = (height if bottom == -1 else bottom), (width if right == -1 else right)
+        x1, y1, x2, y2 = video.rectangle("--crop", (top, bottom, left, right), image)
+        return image[y1:y2, x1:x2]

@@ -16,6 +16,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import has_stream, open_media
 
@@ -168,6 +169,20 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise UserError(f"{path}: not an image that can be read")
     return image
+
+
+def rectangle(option: str, edges: tuple[int, int, int, int], image: np.ndarray) -> Box:
+    """What an option gives as top, bottom, left and right, as x1, y1, x2, y2.
+
+    Raises:
+        UserError: it is not within the picture.
+    """
+    top, bottom, left, right = edges
+    height, width = image.shape[:2]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        given = f"{option} {top} {bottom} {left} {right}"
+        raise UserError(f"{given}: top bottom left right within {width} × {height} pixels")
+    return left, top, right, bottom
 
 
 def at_rate(

@@ -121,7 +121,7 @@ class VideoWriter:
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
             decoded = decoded.reformat(format="yuv420p")
         # A copy: the decoder's own frame would tell the encoder what kind of frame to make of it.
-        planes = decoded.to_ndarray().copy()
+        planes = decoded.to_ndarray()
         if box is not None:
             self._fill_in(planes, image, box)
         return av.VideoFrame.from_ndarray(planes, format="yuv420p")
@@ -198,7 +198,10 @@ class _SoundTrack:
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
-        self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
+        # FFmpeg's documentation has it better than the usual one at 64 kbit/s and more; a third of
+        # the time.
+        coder = {"aac_coder": "fast"}
+        self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout, options=coder)
 
     def write_until(self, seconds: Fraction) -> None:
         """Encode the sound before ``seconds``, and nothing after it."""

@@ -35,34 +35,17 @@ def generator_rows(frame: int) -> list[int]:
     return [expert_row(frame + k - 1) for k in range(WINDOW_FRAMES)]
 
 
-def inference_rows(mel_rows: int, fps: float) -> list[int]:
-    """First mel row for each output frame of an utterance.
-
-    Frame i hears the 16 rows from ``int(i·80/fps)``; where they no longer fit, one last chunk is
-    taken from the end.
-
-    Raises:
-        ValueError: the utterance is shorter than one chunk of 16 rows.
-    """
-    last = mel_rows - WINDOW_ROWS
-    if last < 0:
-        raise ValueError(f"{mel_rows} mel rows, at least {WINDOW_ROWS} are needed")
-    rows: list[int] = []
-    while (row := inference_row(len(rows), fps)) <= last:
-        rows.append(row)
-    return [*rows, last]
-
-
 def inference_row(frame: int, fps: float) -> int:
-    """First mel row that an output frame hears."""
+    """First of the 16 mel rows that an output frame hears."""
     return int(frame * (ROWS_PER_SECOND / fps))  # other orders of rounding are off by a row
 
 
 def spoken_windows(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
     """What each output frame hears, as soon as the sound for it is there.
 
-    As ``inference_rows`` has it. The original ends with the last chunk, some 0.15 s before the
-    sound does; here it is held for as long as there is sound.
+    Frame n hears 16 rows from ``inference_row(n)``; where they no longer fit, the last there are.
+    The original ends with these, some 0.15 s before the sound does; here they are held for as long
+    as there is sound.
 
     Args:
         blocks: (n,) mono samples at 16 kHz each.
