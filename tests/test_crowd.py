@@ -46,6 +46,33 @@ def test_two_who_cross_keep_their_names() -> None:
     assert [person.number for person in crowd.people] == [1, 2]
 
 
+def test_one_who_comes_from_behind_another_is_known_again() -> None:
+    """Found while still half hidden, and so at first like nobody."""
+    crowd, choice = Crowd(), Choice("track:1")
+    right = []
+    for frame in range(200):
+        red, blue = (box_at(60 + 0.8 * frame), RED), (box_at(220 - 0.8 * frame), BLUE)
+        apart = abs(red[0][0] - blue[0][0])
+        there = look(crowd, frame, red, blue, hidden=int(apart < (8 if frame > 100 else 40)))
+        box = choice.among([*there.items()], SIZE, crowd.shot)
+        right.append(box is not None and box[0] == red[0][0])
+    missed = np.flatnonzero(~np.array(right))
+    assert len(missed) and missed.min() > 70 and missed.max() < 130
+    assert [person.number for person in crowd.people] == [1, 2]
+
+
+def test_a_newcomer_who_was_chosen_stays_chosen_when_recognised() -> None:
+    crowd, choice = Crowd(), Choice("largest")
+    for frame in range(10):
+        look(crowd, frame, (box_at(20), RED))
+    # In the next shot half of the red face is hidden at first.
+    for frame in range(10, 20):
+        half = [(box_at(200), RED), (box_at(215), BLUE)][: 2 if frame < 15 else 1]
+        seen = crowd.see(frame, picture(*half), boxes(half[0]), cut=frame == 10)
+        assert choice.among(seen, SIZE, crowd.shot) is not None
+    assert [person.number for person in crowd.people] == [1]
+
+
 def test_who_is_seen_least_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wav2lip_npu.crowd.REMEMBERED", 2)
     crowd = Crowd()

@@ -116,10 +116,11 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     if threading.current_thread() is threading.main_thread():
         # So that what is half done is cleared away; Python's own answer is to die on the spot.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Or half a second goes into looking for garbage among torch's objects before the process ends.
-    atexit.register(gc.freeze)
     try:
-        return command.run(command.config(**options)) or 0
+        code = command.run(command.config(**options)) or 0
+        # Or half a second goes into looking for garbage in torch's objects as the process ends.
+        atexit.register(gc.freeze)
+        return code
     except (UserError, FaceDetectionError) as error:
         if debug:
             raise

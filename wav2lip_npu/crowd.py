@@ -6,7 +6,7 @@ again where they cross another, come back, or are seen in another shot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -39,6 +39,7 @@ class Person:
     look: np.ndarray  # colours
     speed: np.ndarray  # (2,) pixels a frame, right and down
     frames: int = 0  # in which the face was found
+    same_as: Person | None = None  # who it turned out to be
 
     def place(self, frame: int) -> np.ndarray:
         """Where the face should be by now."""
@@ -86,6 +87,8 @@ class Crowd:
         for person, number in self._pairs(frame, boxes, looks):
             if number not in found and person not in found.values():
                 found[number] = person
+        for number, person in found.items():
+            found[number] = self._recognised(person, looks[number], found.values())
         for number in sorted(range(len(boxes)), key=lambda n: float(boxes[n][0])):
             if number not in found:
                 found[number] = self._meet(frame, boxes[number], looks[number])
@@ -113,6 +116,23 @@ class Crowd:
                     scored.append((likeness, person, number))
         scored.sort(key=lambda pair: -pair[0])
         return [(person, number) for _, person, number in scored]
+
+    def _recognised(self, person: Person, look: np.ndarray, present: Collection[Person]) -> Person:
+        """Who a newcomer is: those who come from behind another are known only once they show."""
+        if person.frames > PATIENCE:
+            return person
+        likely = [
+            (_likeness(other.look, look), other)
+            for other in self._known
+            if other.number < person.number and other not in present
+        ]
+        likeness, other = max(likely, key=lambda pair: pair[0], default=(0.0, person))
+        if likeness < ALIKE:
+            return person
+        self.people.remove(person)
+        self._known.remove(person)
+        person.same_as = other
+        return other
 
     def _meet(self, frame: int, box: np.ndarray, look: np.ndarray) -> Person:
         person = Person(
@@ -163,6 +183,8 @@ class Choice:
             shot: number of the shot.
         """
         boxes: Mapping[Person, np.ndarray] = dict(present)
+        if self._chosen is not None and self._chosen.same_as is not None:
+            self._chosen = self._chosen.same_as
         if boxes and (shot != self._shot or self._chosen is None):
             self._shot = shot
             self._chosen = self._choose(boxes, size)
