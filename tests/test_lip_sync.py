@@ -1,6 +1,7 @@
 """Lip-sync as a function, jobs, and ONNX."""
 
 import copy
+import re
 from pathlib import Path
 
 import cv2
@@ -36,6 +37,19 @@ def test_pictures_and_sound_in_pictures_out(generator_file: Path, face: np.ndarr
     for a, b in zip(one_by_one(iter(pictures), iter(blocks)), whole, strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
     assert len(list(lip_sync(pictures, tone(0.4), fps=25))) == 10  # the sound ends first
+
+
+def test_the_example_of_the_docs(
+    generator_file: Path, speech: Path, face: np.ndarray, tmp_path: Path, monkeypatch
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "inference.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").mkdir()
+    generator_file.rename("checkpoints/wav2lip.pth")
+    cv2.imwrite("face.png", face)
+    exec(code, {})
+    assert len(list(tmp_path.glob("0*.png"))) == 25  # a second of sound
 
 
 def test_it_can_be_left_and_used_again(generator_file: Path, face: np.ndarray) -> None:

@@ -29,7 +29,7 @@ MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
 _HANN = np.hanning(WINDOW + 1)[:-1]  # periodic: it would go on with its first sample
 
 
-def load_audio(path: Path, *, start: float | None = None) -> np.ndarray:
+def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
     """Decode the first audio stream of any media file.
 
     Args:
@@ -44,7 +44,7 @@ def load_audio(path: Path, *, start: float | None = None) -> np.ndarray:
     Raises:
         UserError: no such file, not media, no audio stream, or no samples in it.
     """
-    return np.concatenate(list(stream_audio(path, start=start)))
+    return np.concatenate(list(stream_audio(Path(path), start=start)))
 
 
 def rate_and_channels(path: Path) -> tuple[int, int]:

@@ -78,7 +78,10 @@ class Misses:
             return
         self.told = True
         if len(self.frames) == self.seen:
-            raise UserError(f"no face in any of {self.seen} frames; --box gives the place of one")
+            raise UserError(
+                f"no face in any of {self.seen} frames, or not the one that is asked for; "
+                "--face_select chooses, --box gives the place"
+            )
         if self.frames:
             times = ", ".join(f"{first:.2f}–{last:.2f}" for first, last in self.stretches()[:NAMED])
             more = ", …" if len(self.stretches()) > NAMED else ""
