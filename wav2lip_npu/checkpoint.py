@@ -86,7 +86,7 @@ def read(path: Path) -> Checkpoint:
         # Mapped, an optimiser's moments are not even read where nobody asks for them; files from
         # before torch 1.6 are no archives, and cannot be.
         mapped = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error

@@ -64,7 +64,7 @@ def probe(path: Path) -> VideoInfo:
     """
     with open_media(path) as container:
         stream = _video_stream(container, path)
-        first = next(container.decode(stream), None)
+        first = next(_pictures(container, stream), None)
         if first is None:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
         turned, codec = _rotation(first), stream.codec_context
@@ -92,7 +92,7 @@ def first_picture(path: Path) -> float | None:
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.disposition & Disposition.attached_pic:
             return None
-        first = next(container.decode(stream), None)
+        first = next(_pictures(container, stream), None)
         return None if first is None else float(first.time or 0.0)
 
 
@@ -109,7 +109,7 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
     with open_media(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
-        pictures = container.decode(stream)  # begins when the first is asked for
+        pictures = _pictures(container, stream)  # begins when the first is asked for
         if since is not None and stream.time_base is not None:
             container.seek(int(since / stream.time_base), stream=stream)
             first = next(pictures, None)
@@ -125,6 +125,18 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
                 image = np.ascontiguousarray(np.rot90(image, turned // 90))
             decoded = None if turned else picture
             yield Frame(time=float(picture.time or 0.0), image=image, decoded=decoded)
+
+
+def _pictures(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """All that can be decoded: a file may be damaged, or break off within a packet."""
+    for packet in container.demux(stream):
+        try:
+            pictures = packet.decode()
+        except av.error.InvalidDataError:
+            continue
+        yield from pictures
 
 
 def _rotation(picture: av.VideoFrame) -> int:
