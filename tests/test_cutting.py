@@ -1,5 +1,6 @@
 """One video to clips: what is written, which face, which shots, what is told and what rejected."""
 
+import re
 import threading
 import time
 import wave
@@ -255,7 +256,8 @@ def test_warnings(tmp_path: Path) -> None:
     write_wav(tmp_path / "short.wav", tone(0.3))
     source = write_video(tmp_path / "a.mp4", numbered(25), audio=tmp_path / "short.wav")
     (report,) = cut(source, tmp_path / "out", Script(*[[LARGE]] * 10, *[[]] * 15))
-    assert any("sound ends 0.6" in text for text in report.warnings)
+    # 0.7 s; older versions of PyAV count the rest of AAC's last packet, 1024 samples, as sound.
+    assert any(re.search(r"sound ends 0\.(68|70) s", text) for text in report.warnings)
     assert any("10 crops: training leaves out" in text for text in report.warnings)
     assert report.rejected is None
     low = replace(report, audio_rate=8000)

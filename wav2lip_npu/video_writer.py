@@ -11,6 +11,7 @@ import av
 import av.container
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
 from wav2lip_npu.audio import planes
@@ -63,6 +64,7 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
         self._sound: _SoundTrack | None = None
         self._frames = 0
+        self._converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
         self._files = ExitStack()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +109,9 @@ class VideoWriter:
         """A picture in 4:2:0, by the very matrix that the decoder used."""
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
         if self._like is None:
-            return picture.reformat(format="yuv420p")
-        return picture.reformat(
+            return self._converter.reformat(picture, format="yuv420p")
+        return self._converter.reformat(
+            picture,
             format="yuv420p",
             dst_colorspace=self._like.colorspace,
             dst_color_range=self._like.color_range,
