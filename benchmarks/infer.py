@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,15 +38,26 @@ def whole(words: Sequence[object], frames: int, folder: Path, threads: int) -> m
             process = subprocess.Popen(
                 [str(word) for word in words], stderr=log, stdout=log, env={**os.environ, **limits}
             )
-            _, status, used = os.wait4(process.pid, 0)
+            memory = 0
+            while process.poll() is None:
+                memory = peak_memory(process.pid) or memory
+                time.sleep(0.05)
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        memory = used.ru_maxrss * 1024  # of the largest process, where it has called another
         if process.returncode:
             raise SystemExit((folder / "log.txt").read_text(errors="replace")[-2000:])
         return measure.Round(seconds=seconds, count=frames, extra={"memory": float(memory)})
 
     return run
+
+
+def peak_memory(process: int) -> int:
+    """The most bytes that a process has had in memory so far; 0 where Linux does not tell.
+
+    What ``wait4`` gives counts the memory of this process too, from before the other one began.
+    """
+    status = Path(f"/proc/{process}/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else 0
 
 
 def commands(options: argparse.Namespace, folder: Path) -> dict[str, measure.Contender]:
