@@ -92,7 +92,7 @@ def _audio_stream(container: av.container.InputContainer, path: Path) -> av.Audi
 def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[np.ndarray]:
     """Mix to mono, move to ``start`` and resample, block by block."""
     resampler: soxr.ResampleStream | None = None
-    for channels, rate in planes(frames, av.AudioResampler(format="fltp"), start):
+    for channels, rate in sound_from(frames, av.AudioResampler(format="fltp"), start):
         # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
         block = channels.mean(axis=0)
         if rate == SAMPLE_RATE:
@@ -105,7 +105,7 @@ def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def planes(
+def sound_from(
     frames: Iterator[av.AudioFrame], resampler: av.AudioResampler, start: float | None
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Decoded sound from a moment on, as float32 (channels, n) and their rate.

@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
-from wav2lip_npu.audio import planes
+from wav2lip_npu.audio import sound_from
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import open_media
 from wav2lip_npu.video import Frame, VideoInfo
@@ -47,7 +47,8 @@ class VideoWriter:
             fps: frames a second.
             audio: a media file whose first audio stream becomes the sound, cut to the length of the
                 picture.
-            audio_start: the moment of that file's clock at the first picture, see ``audio.planes``.
+            audio_start: the moment of that file's clock at the first picture, as in
+                ``audio.sound_from``.
             like: a video whose colours and shape of pixels are kept.
             crf: x264's constant rate factor, 0 (lossless) to 51; 18 is visually transparent.
             preset: x264's preset, ``ultrafast`` … ``veryslow``.
@@ -123,7 +124,7 @@ class VideoWriter:
         """The decoded frame with ``box`` taken from the picture, in 4:2:0."""
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
             decoded = decoded.reformat(format="yuv420p")
-        # A copy: the decoder's own frame would tell the encoder what kind of frame to make of it.
+        # Not the decoder's own frame: that tells the encoder what kind of frame to make of it.
         planes = decoded.to_ndarray()
         if box is not None:
             self._fill_in(planes, image, box)
@@ -197,7 +198,7 @@ class _SoundTrack:
         self._rate = heard.rate if heard.rate in _AAC_RATES else max(_AAC_RATES)
         self._layout = "mono" if heard.channels == 1 else "stereo"
         resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
-        self._decoded = planes(source.decode(heard), resampler, start)
+        self._decoded = sound_from(source.decode(heard), resampler, start)
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
