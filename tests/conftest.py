@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: a core for each, and for its commands
-    os.environ["OMP_NUM_THREADS"] = "1"
+# One thread in every process of the tests, alone and side by side. Torch splits a sum by the number
+# of threads, which is not the same in the main thread, in autograd's thread of a card and in the
+# thread that fills page-locked memory: with two threads equality of bits is a matter of luck.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
 import numpy as np

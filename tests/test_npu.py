@@ -43,6 +43,7 @@ def npu() -> Iterator[None]:
     """The device, for this file only."""
     if (reason := npu_device.why_not()) is not None:
         pytest.skip(reason)
+    assert torch.get_num_threads() == 1  # or sums would be split differently, see conftest.py
     # Autograd has a thread for each card that was there at the process's first backward pass, which
     # an earlier test may have made. (The process of its own below uses such a thread.)
     with npu_device.installed(), torch.autograd.set_multithreading_enabled(False):
@@ -106,11 +107,8 @@ def on_npu(config: TrainConfig, out: Path, *, card: int = 0) -> list[str]:
 
 
 def main_in_its_own_process(words: list[str]) -> int:
-    # As many threads as here, which decides how sums are split; a loader's worker would bring its
-    # thread for page-locked memory, and that sets autograd's thread to one.
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    environment = {**npu_device.environment(), **threads}
-    return subprocess.run([sys.executable, "-m", "wav2lip_npu", *words], env=environment).returncode
+    words = [sys.executable, "-m", "wav2lip_npu", *words]
+    return subprocess.run(words, env=npu_device.environment()).returncode
 
 
 def assert_cpu_agrees(config: TrainConfig, out: Path) -> checkpoint.Checkpoint:
