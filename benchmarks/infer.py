@@ -19,13 +19,15 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks import measure, original
-from wav2lip_npu import checkpoint, device, video
+from wav2lip_npu import checkpoint
 from wav2lip_npu.config import ExportConfig
-from wav2lip_npu.drawing import OnnxBackend, TorchBackend
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.export import export
+from wav2lip_npu.inference.backends import OnnxBackend, TorchBackend
+from wav2lip_npu.inference.export import export
+from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator
-from wav2lip_npu.tasks import GENERATOR_WORK
+from wav2lip_npu.runtime import device
+from wav2lip_npu.training.tasks import GENERATOR_WORK
 
 
 def whole(words: Sequence[object], frames: int, folder: Path, threads: int) -> measure.Contender:

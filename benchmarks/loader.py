@@ -19,13 +19,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
-from wav2lip_npu import data, device
-from wav2lip_npu.audio import load_audio, melspectrogram
-from wav2lip_npu.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data import sampler as data
+from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data.memmap import PackedClips, open_packed
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.packed import PackedClips, open_packed
-from wav2lip_npu.tasks import as_images, masked
-from wav2lip_npu.windows import (
+from wav2lip_npu.media.audio import load_audio, melspectrogram
+from wav2lip_npu.mel import (
     FACE_SIZE,
     LOWER_HALF,
     WINDOW_FRAMES,
@@ -33,6 +32,8 @@ from wav2lip_npu.windows import (
     expert_row,
     generator_rows,
 )
+from wav2lip_npu.runtime import device
+from wav2lip_npu.training.tasks import as_images, masked
 
 Batch = dict[str, torch.Tensor]
 

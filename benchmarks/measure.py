@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from wav2lip_npu import device
+from wav2lip_npu.runtime import device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,13 +24,15 @@ import face_detection
 from benchmarks import measure, original
 from face_detection import FaceDetectionError, s3fd
 from tests.formula import fill
-from wav2lip_npu import device, video
 from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.cutting import cut_video
+from wav2lip_npu.config_base import PRECISIONS
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.report import ClipReport
-from wav2lip_npu.video_writer import VideoWriter
-from wav2lip_npu.windows import FPS
+from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.video_writer import VideoWriter
+from wav2lip_npu.mel import FPS
+from wav2lip_npu.preprocessing.clip import cut_video
+from wav2lip_npu.preprocessing.report import ClipReport
+from wav2lip_npu.runtime import device
 
 SAMPLE = 8  # frames, of all of them, to calibrate on and to count candidates in
 # Of the weights by formula: the one map that finds anything, its logits, its anchor in pixels.
@@ -243,7 +245,7 @@ def compare(options: argparse.Namespace, work: Path) -> None:
     contenders: dict[str, measure.Contender] = {}
     with ExitStack() as stack:
         if options.original:
-            if place.torch_device.type == device.NPU:
+            if place.torch_device.type == "npu":
                 raise UserError("--original: runs on cpu and cuda only")
             contenders["original"] = stack.enter_context(
                 original.start(
@@ -302,7 +304,7 @@ def main() -> None:
     add("--frames", type=int, default=32, help="frames of each, the first ones")
     add("--size", type=_size, default=None, metavar="N|native", help="height to resize to, pixels")
     add("--detector", choices=("s3fd", "centerface"), default="s3fd", help="of ours")
-    add("--precision", choices=device.PRECISIONS, default="fp32", help="of ours")
+    add("--precision", choices=PRECISIONS, default="fp32", help="of ours")
     add("--detect_every", type=int, default=1, help="of ours: detect in one of N frames")
     add("--device", default="auto", help="of all; the original has no NPU")
     add("--batch_size", type=int, default=32, help="frames that the network sees at once")

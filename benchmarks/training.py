@@ -18,13 +18,15 @@ from typing import Any
 import torch
 
 from benchmarks import measure, original
-from wav2lip_npu import checkpoint, data, device
-from wav2lip_npu.clips import ClipFiles, read_clips
+from wav2lip_npu import checkpoint
 from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.data import sampler as data
+from wav2lip_npu.data.clips import ClipFiles, read_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import SyncExpert
-from wav2lip_npu.tasks import ExpertTask, GeneratorTask, Task
-from wav2lip_npu.training import Trainer
+from wav2lip_npu.runtime import device
+from wav2lip_npu.training.tasks import ExpertTask, GeneratorTask, Task
+from wav2lip_npu.training.trainer import Trainer
 
 KINDS: dict[str, tuple[type[Task], data.Recipe, int]] = {  # and the original's batch
     "expert": (ExpertTask, data.EXPERT, 64),

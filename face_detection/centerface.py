@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from face_detection import weights
-from face_detection.boxes import best_first
+from face_detection.nms import best_first
 
 OUTPUTS = ("537", "538", "539", "540")  # heat map, log size, offset, landmarks (not used)
 STRIDE = 4  # pixels a cell

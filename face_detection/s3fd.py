@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from face_alignment.detection.sfd.net_s3fd import s3fd as S3FDNetwork
 
-from face_detection.boxes import best_first
 from face_detection.errors import FaceDetectionError
+from face_detection.nms import best_first
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 STRIDES = (4, 8, 16, 32, 64, 128)  # pixels a cell, one for each of the six maps

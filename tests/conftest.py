@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 # One thread in every process of the tests, alone and side by side. Torch splits a sum by the number
 # of threads, which is not the same in the main thread, in autograd's thread of a card and in the
 # thread that fills page-locked memory: with two threads equality of bits is a matter of luck.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from formula import fill
+from formula import fill, golden_json, weight
+from helpers import make_clip, thin_networks, tone
 from skimage import data as pictures
-from torch import nn
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.audio import SAMPLE_RATE, write_wav
-from wav2lip_npu.models import SyncExpert, blocks, discriminator, generator
-from wav2lip_npu.video_writer import VideoWriter
+from wav2lip_npu.media.audio import write_wav
+from wav2lip_npu.models import SyncExpert, generator
 
 
 @pytest.fixture(autouse=True)
@@ -39,57 +35,12 @@ def face() -> np.ndarray:
     return np.ascontiguousarray(astronaut)
 
 
-def tone(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> np.ndarray:
-    """A tone that swells twice a second, float32 mono."""
-    t = np.arange(round(seconds * rate)) / rate
-    return (0.4 * np.sin(2 * np.pi * hertz * t) * np.sin(2 * np.pi * t) ** 2).astype(np.float32)
-
-
 @pytest.fixture
 def speech(tmp_path: Path) -> Path:
     """One second of sound as WAV."""
     path = tmp_path / "speech.wav"
     write_wav(path, tone(1.0))
     return path
-
-
-def rows_heard(mel_rows: int, fps: float) -> list[int]:
-    """First mel row for each output frame of an utterance that is there as a whole."""
-    last = mel_rows - 16
-    rows = [int(n * (80 / fps)) for n in range(mel_rows) if int(n * (80 / fps)) <= last]
-    return [*rows, last]
-
-
-def write_video(
-    path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
-) -> Path:
-    with VideoWriter(path, fps=fps, audio=audio, crf=10, preset="ultrafast") as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
-
-
-def numbered(count: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
-    """Grey pictures that tell their number (modulo 30) by their brightness: 8·n."""
-    width, height = size
-    return [np.full((height, width, 3), 8 * (n % 30), np.uint8) for n in range(count)]
-
-
-def number_of(image: np.ndarray) -> int:
-    return round(float(image.mean()) / 8)
-
-
-def make_clip(folder: Path, frames: int = 25, seed: int = 0, missing: tuple[int, ...] = ()) -> Path:
-    """A preprocessed clip: crops of varying size, and as much audio."""
-    random = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for number in range(frames):
-        if number not in missing:
-            crop = random.integers(0, 256, (6, 5, 3), dtype=np.uint8)
-            crop = cv2.resize(crop, (70 + number % 3, 90), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(folder / f"{number}.jpg"), crop)
-    write_wav(folder / "audio.wav", tone(frames / 25, hertz=200 + 50 * seed))
-    return folder
 
 
 @pytest.fixture
@@ -102,25 +53,6 @@ def clips(tmp_path: Path) -> Path:
     (lists / "train.txt").write_text("a\nb\n")
     (lists / "val.txt").write_text("c\n")
     return tmp_path / "data"
-
-
-def thin_networks(patch: pytest.MonkeyPatch) -> None:
-    """Build the three networks with an eighth of their channels, where their size is no matter."""
-
-    def thinned(layer: type[nn.Module]) -> Callable[..., nn.Module]:
-        def build(*channels: int, **options: int) -> nn.Module:
-            counts = 1 if layer is nn.BatchNorm2d else 2
-            few = [n // 8 if n % 16 == 0 else n for n in channels[:counts]]
-            return layer(*few, *channels[counts:], **options)
-
-        return build
-
-    thin = ModuleType("thin")
-    thin.__dict__.update(nn.__dict__)
-    for layer in (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d):
-        setattr(thin, layer.__name__, thinned(layer))
-    for module in (blocks, discriminator, generator):
-        patch.setattr(module, "nn", thin)
 
 
 @pytest.fixture
@@ -147,4 +79,20 @@ def generator_file(tmp_path: Path) -> Path:
     path = tmp_path / "wav2lip.pth"
     optimizer = torch.optim.Adam(network.parameters())
     checkpoint.save(path, network, optimizer, step=0, epoch=0, extra={})
+    return path
+
+
+@pytest.fixture(scope="session")
+def s3fd_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file by formula, changed so that there is something to find."""
+    shapes = golden_json("state_dict_names")["s3fd"]
+    state = {name: weight(name, tuple(shape)) for name, shape in shapes.items()}
+    for layer, scale in (("conv3_3", 10.0), ("conv4_3", 8.0), ("conv5_3", 5.0)):
+        state[f"{layer}_norm.weight"].fill_(scale)
+    for name, value in state.items():
+        if name.endswith("mbox_conf.bias"):
+            value.zero_()
+            value[0] = 1.2 if len(value) == 4 else 2.0
+    path = tmp_path_factory.mktemp("weights") / "s3fd.pth"
+    torch.save(state, path)
     return path

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from wav2lip_npu import device as _device
+from wav2lip_npu.runtime import device as _device
 
 if TYPE_CHECKING:
-    from wav2lip_npu.lip_sync import LipSync
+    from wav2lip_npu.inference.lip_sync import LipSync
 
 __version__ = "0.1.0"
 __all__ = ["LipSync"]
@@ -17,7 +17,7 @@ _device.prepare_environment()
 def __getattr__(name: str) -> Any:
     """``LipSync``, imported when it is asked for: it needs torch, which takes seconds."""
     if name == "LipSync":
-        from wav2lip_npu.lip_sync import LipSync
+        from wav2lip_npu.inference.lip_sync import LipSync
 
         return LipSync
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

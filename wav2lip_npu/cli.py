@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from face_detection import FaceDetectionError
-from wav2lip_npu import __version__, device
+from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
@@ -30,36 +30,37 @@ from wav2lip_npu.config import (
     PreprocessConfig,
 )
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime import device
 
 USER_ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is a shell's for Ctrl-C
 
 
 def _preprocess(config: PreprocessConfig) -> None:
-    from wav2lip_npu.preprocess import preprocess
+    from wav2lip_npu.preprocessing.command import preprocess
 
     preprocess(config)
 
 
 def _filelists(config: FilelistsConfig) -> None:
-    from wav2lip_npu.filelists import write_filelists
+    from wav2lip_npu.preprocessing.filelists import write_filelists
 
     write_filelists(config)
 
 
 def _train_expert(config: ExpertConfig) -> None:
-    from wav2lip_npu.training import train_expert
+    from wav2lip_npu.training.trainer import train_expert
 
     train_expert(config)
 
 
 def _train_generator(config: GeneratorConfig) -> None:
-    from wav2lip_npu.training import train_generator
+    from wav2lip_npu.training.trainer import train_generator
 
     train_generator(config)
 
 
 def _export(config: ExportConfig) -> None:
-    from wav2lip_npu.export import export
+    from wav2lip_npu.inference.export import export
 
     export(config)
 
@@ -67,7 +68,7 @@ def _export(config: ExportConfig) -> None:
 def _infer(config: InferConfig) -> None:
     device.yield_cores()
     gc.disable()  # imports make no garbage, but it is looked for: a fifth of a second with torch's
-    from wav2lip_npu.infer import infer
+    from wav2lip_npu.inference.command import infer
 
     gc.enable()
     infer(config)
@@ -80,7 +81,7 @@ def _demo(config: DemoConfig) -> None:
 
 
 def _doctor(config: DoctorConfig) -> int:
-    from wav2lip_npu.doctor import diagnose
+    from wav2lip_npu.doctor.command import diagnose
 
     return diagnose(config)
 

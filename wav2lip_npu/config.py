@@ -10,15 +10,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu import device
-from wav2lip_npu.errors import UserError
-from wav2lip_npu.options import (
+from wav2lip_npu.config_base import (
+    DEVICE_NAMES,
+    PRECISIONS,
     DetectorOptions,
     DeviceOptions,
     NetworkOptions,
     Options,
     option,
 )
+from wav2lip_npu.errors import UserError
 
 NO_FACE_POLICIES = ("pass", "hold", "error")
 FACE_RULES = ("largest", "first", "center")  # or track:N
@@ -55,7 +56,7 @@ class PreprocessConfig(DetectorOptions):
     precision: str = option(
         "arithmetic of S3FD; auto: the fastest that the device does natively",
         "fp32",
-        choices=device.PRECISIONS,
+        choices=PRECISIONS,
     )
     detect_every: int = option(
         "look for faces in each so manieth frame, and interpolate between", 1
@@ -348,7 +349,7 @@ class DoctorConfig(DeviceOptions):
 
     device: str = option(
         f"device that the exit code is about, 0 if all that it needs is there: "
-        f"{', '.join(device.NAMES)}, or one card, as in NAME:1",
+        f"{', '.join(DEVICE_NAMES)}, or one card, as in NAME:1",
         "auto",
     )
     s3fd: Path | None = option("S3FD's weight file (default: where preprocess looks)", None)

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import soxr
 
-from wav2lip_npu import checkpoint, video
-from wav2lip_npu.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu import checkpoint
 from wav2lip_npu.config import DemoConfig
 from wav2lip_npu.demo.speech import Speech, mouth_track, speak
 from wav2lip_npu.demo.talking_head import portraits, render
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.metrics import CURVES, MetricsFile
-from wav2lip_npu.report import REPORT
-from wav2lip_npu.video_writer import VideoWriter
-from wav2lip_npu.windows import FPS
+from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.media.video_writer import VideoWriter
+from wav2lip_npu.mel import FPS
+from wav2lip_npu.preprocessing.report import REPORT
+from wav2lip_npu.training.metrics import CURVES, MetricsFile
 
 SENTENCES = (
     "Bob may bring a map of the bay before we move.",

@@ -1,0 +1,147 @@
+"""What several test files share: small media and data sets, thin networks, trainers."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.media.video_writer import VideoWriter
+from wav2lip_npu.models import blocks, discriminator, generator
+from wav2lip_npu.runtime import device, distributed
+from wav2lip_npu.training import tasks
+from wav2lip_npu.training import trainer as training
+
+THIN_CLI = Path(__file__).with_name("run_thin_cli.py")
+
+
+def tone(seconds: float, rate: int = SAMPLE_RATE, hertz: float = 440.0) -> np.ndarray:
+    """A tone that swells twice a second, float32 mono."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * hertz * t) * np.sin(2 * np.pi * t) ** 2).astype(np.float32)
+
+
+def rows_heard(mel_rows: int, fps: float) -> list[int]:
+    """First mel row for each output frame of an utterance that is there as a whole."""
+    last = mel_rows - 16
+    rows = [int(n * (80 / fps)) for n in range(mel_rows) if int(n * (80 / fps)) <= last]
+    return [*rows, last]
+
+
+def write_video(
+    path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
+) -> Path:
+    with VideoWriter(path, fps=fps, audio=audio, crf=10, preset="ultrafast") as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def numbered(count: int, size: tuple[int, int] = (64, 48)) -> list[np.ndarray]:
+    """Grey pictures that tell their number (modulo 30) by their brightness: 8·n."""
+    width, height = size
+    return [np.full((height, width, 3), 8 * (n % 30), np.uint8) for n in range(count)]
+
+
+def number_of(image: np.ndarray) -> int:
+    return round(float(image.mean()) / 8)
+
+
+def make_clip(folder: Path, frames: int = 25, seed: int = 0, missing: tuple[int, ...] = ()) -> Path:
+    """A preprocessed clip: crops of varying size, and as much audio."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        if number not in missing:
+            crop = random.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+            crop = cv2.resize(crop, (70 + number % 3, 90), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(folder / f"{number}.jpg"), crop)
+    write_wav(folder / "audio.wav", tone(frames / 25, hertz=200 + 50 * seed))
+    return folder
+
+
+def thin_networks(patch: pytest.MonkeyPatch) -> None:
+    """Build the three networks with an eighth of their channels, where their size is no matter."""
+
+    def thinned(layer: type[nn.Module]) -> Callable[..., nn.Module]:
+        def build(*channels: int, **options: int) -> nn.Module:
+            counts = 1 if layer is nn.BatchNorm2d else 2
+            few = [n // 8 if n % 16 == 0 else n for n in channels[:counts]]
+            return layer(*few, *channels[counts:], **options)
+
+        return build
+
+    thin = ModuleType("thin")
+    thin.__dict__.update(nn.__dict__)
+    for layer in (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d):
+        setattr(thin, layer.__name__, thinned(layer))
+    for module in (blocks, discriminator, generator):
+        patch.setattr(module, "nn", thin)
+
+
+SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
+
+
+def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
+    lists = clips.parent / "lists"
+    return ExpertConfig(
+        **{"data_root": clips, "checkpoint_dir": out, "filelists": lists, **SMALL, **changes}
+    )
+
+
+def generator_config(
+    clips: Path, out: Path, expert_file: Path, **changes: object
+) -> GeneratorConfig:
+    common = dataclasses.asdict(expert_config(clips, out))
+    del common["objective"]
+    return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
+
+
+def trainer(config: TrainConfig) -> training.Trainer:
+    place = device.Device.open(config.device, config.precision)
+    device.seed(config.seed)
+    if isinstance(config, ExpertConfig):
+        return training.Trainer(config, tasks.ExpertTask(config, place))
+    kind = tasks.AdversarialTask if config.disc else tasks.GeneratorTask
+    return training.Trainer(config, kind(config, place))
+
+
+def first_batch(run: training.Trainer) -> tasks.Batch:
+    return run.device.put(next(run._train_batches(threading.Event())))
+
+
+def one_step(config: GeneratorConfig, out: Path) -> None:
+    """Train on the first batch; write what it was, the gradients and the new parameters."""
+    place = device.Device.open(config.device, config.precision)
+    with distributed.join(place) as world:
+        device.seed(
+            config.seed + world.rank
+        )  # the processes must agree though they begin differently
+        task = tasks.AdversarialTask(config, place, world)
+        run = training.Trainer(config, task)
+        task.sync_weight = 0.03
+        task.set_training(True)
+        for trained in task.trained.values():
+            for module in trained.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()  # else each process has the statistics of its own share
+        batch = next(run._train_batches(threading.Event()))
+        means = world.mean({name: float(value) for name, value in task.step(batch).items()})
+        networks = {prefix: trained.network for prefix, trained in task.trained.items()}
+        record = {
+            "batch": batch,
+            "means": means,
+            "gradients": {p: [w.grad for w in n.parameters()] for p, n in networks.items()},
+            "parameters": {p: list(n.parameters()) for p, n in networks.items()},
+        }
+        torch.save(record, out / f"{world.rank}_of_{world.size}.pt")

@@ -1,0 +1,75 @@
+"""The whole pipeline as a user runs it: the demo, shortened."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from wav2lip_npu import checkpoint, cli
+from wav2lip_npu.demo import run
+from wav2lip_npu.training.metrics import MetricsFile
+
+
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("espeakng_loader")
+    out = tmp_path / "a demo"
+    words = ["--outdir", str(out), "--clips=4", "--expert_steps=2", "--generator-steps", "2"]
+    assert cli.main(["demo", *words, "--device", "cpu"]) == 0
+    the_video_plays(out)
+    every_talking_head_was_found(out)
+    both_trainings_left_their_marks(out)
+    the_summary_is_five_lines(out, capsys)
+
+
+def the_video_plays(demo: Path) -> None:
+    with av.open(str(demo / "lip_synced.mp4")) as file:
+        kinds = {s.type: s for s in file.streams}
+        assert kinds["video"].codec_context.name == "h264"
+        assert kinds["audio"].codec_context.name == "aac"
+        seconds = {k: float(s.duration * s.time_base) for k, s in kinds.items()}
+    assert abs(seconds["video"] - seconds["audio"]) < 1 / 25
+    with av.open(str(demo / "lip_synced.mp4")) as file:
+        frames = sum(1 for _ in file.decode(video=0))
+    assert frames == round(seconds["video"] * 25)
+
+
+def every_talking_head_was_found(demo: Path) -> None:
+    folder = demo / "preprocessed" / "main"
+    clips = sorted(path for path in folder.iterdir() if path.name != ".packed")
+    assert [clip.name for clip in clips] == ["00001", "00002", "00003", "00004"]
+    for clip in clips:
+        capture = cv2.VideoCapture(str(demo / "videos" / "main" / f"{clip.name}.mp4"))
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        assert len(list(clip.glob("*.jpg"))) == frames > 40
+
+
+def both_trainings_left_their_marks(demo: Path) -> None:
+    for folder, metric in (("expert", "loss"), ("generator", "l1")):
+        assert checkpoint.read(checkpoint.newest(demo / folder)).global_step == 2
+        assert sorted(MetricsFile(demo / folder).read()[metric, "eval"]) == [1, 2]
+        assert cv2.imread(str(demo / f"curves_{folder}.png")).std() > 5
+    sheet = cv2.imread(str(demo / "contact_sheet.png"))
+    assert sheet.shape[1] == 4 * 96
+    target = sheet[18:114, 288:]
+    assert np.ptp(target) > 60
+
+
+def the_summary_is_five_lines(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    run.summarize(demo, seconds=1.0)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0] == "== Done in 1 s"
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("data", "expert", "generator", "video", "to"),
+    ]
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    assert cli.main(["demo", "--outdir", str(tmp_path)]) == 2
+    assert "is not empty, and not an earlier demo" in capsys.readouterr().err
+    assert (tmp_path / "videos").is_dir()

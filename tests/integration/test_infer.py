@@ -1,0 +1,245 @@
+"""Inference: length, rate, what is changed and what is not."""
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from formula import fill
+from helpers import rows_heard, tone, write_video
+
+from wav2lip_npu.config import InferConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.backends import Artist
+from wav2lip_npu.inference.command import infer
+from wav2lip_npu.inference.lip_sync import LipSync
+from wav2lip_npu.inference.locate import Located
+from wav2lip_npu.media.audio import SAMPLE_RATE, load_audio, melspectrogram, write_wav
+from wav2lip_npu.media.video_reader import Frame, probe, read_frames
+from wav2lip_npu.models import Generator
+
+pytestmark = pytest.mark.usefixtures("thin")
+
+
+@pytest.fixture
+def talker(tmp_path: Path, face: np.ndarray, speech: Path) -> Path:
+    """A second of a face that moves."""
+    frames = [np.roll(face, (n % 5, n), axis=(0, 1)) for n in range(25)]
+    return write_video(tmp_path / "talker.v1.mp4", frames, audio=speech)
+
+
+def run(tmp_path: Path, generator: Path, face: Path, audio: Path, **options: object) -> Path:
+    common = {"device": "cpu", "precision": "fp32", "detector": "centerface"}
+    outfile = tmp_path / "new folder" / "out.mp4"
+    config = InferConfig(
+        **{**common, "outfile": outfile, **options},
+        checkpoint_path=generator, face=face, audio=audio,
+    )  # fmt: skip
+    infer(config)
+    return config.outfile
+
+
+def pictures(path: Path) -> np.ndarray:
+    return np.stack([frame.image for frame in read_frames(path)]).astype(int)
+
+
+def durations(path: Path) -> dict[str, float]:
+    with av.open(str(path)) as file:
+        return {s.type: float(s.duration * s.time_base) for s in file.streams}
+
+
+def test_only_the_box_changes(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    top, bottom, left, right = box = (40, 200, 60, 180)
+    out = run(tmp_path, generator_file, talker, speech, box=box)
+    before, after = pictures(talker), pictures(out)
+    assert before.shape == after.shape
+    change = np.abs(before - after).max(axis=(0, 3))
+    inside = change[top + 4 : bottom - 4, left + 4 : right - 4]
+    assert inside.mean() > 40
+    outside = (before - after).astype(float)
+    outside[:, top - 8 : bottom + 8, left - 8 : right + 8] = 0  # the codec's blocks reach over
+    assert np.abs(outside.mean(axis=(0, 1, 2))).max() < 0.5  # no drift of brightness or colour
+    assert np.sqrt((outside**2).mean()) < 3
+    seconds = durations(out)
+    assert abs(seconds["audio"] - seconds["video"]) < 1 / 25
+
+
+def test_the_box_holds_what_the_generator_draws(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    """Against the steps of the original done here by hand, with the network of the golden test."""
+    top, bottom, left, right = (40, 200, 60, 180)
+    source = pictures(talker).astype(np.uint8)
+    mel = melspectrogram(load_audio(speech))
+    rows = rows_heard(mel.shape[1], 25.0)
+    generator = fill(Generator()).eval()
+    expected = []
+    for image, row in zip(source, rows, strict=False):
+        crop = cv2.resize(image[top:bottom, left:right], (96, 96))
+        masked = crop.copy()
+        masked[48:] = 0
+        faces = np.concatenate([masked, crop], axis=2).transpose(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            heard = torch.from_numpy(mel[None, None, :, row : row + 16])
+            drawn = generator(heard, torch.from_numpy(faces).float())[0]
+        drawn = (drawn.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+        expected.append(cv2.resize(drawn, (right - left, bottom - top)))
+    lip_sync = LipSync(generator_file, device="cpu", precision="fp32", wav2lip_batch_size=4)
+    box = (left, top, right, bottom)
+    located = (Located(frame=Frame(time=0.0, image=image), box=box) for image in source)
+    ours = [image for _, image in lip_sync.speak(located, [load_audio(speech)], 25)]
+    assert len(ours) == 25 and len(expected) == 22  # the last is held for as long as there is sound
+    for image, patch in zip(ours, expected, strict=False):
+        error = image[top:bottom, left:right].astype(int) - patch
+        assert np.abs(error).max() <= 1  # truncation on either side of a whole number
+        assert (error == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(0.6, 15), (1.0, 25), (2.3, 58)])
+def test_the_picture_is_as_long_as_the_sound(
+    tmp_path: Path, generator_file: Path, talker: Path, seconds: float, frames: int
+) -> None:
+    write_wav(tmp_path / "a.wav", tone(seconds))
+    out = run(tmp_path, generator_file, talker, tmp_path / "a.wav")
+    shown = pictures(out)
+    assert abs(len(shown) - frames) <= 1
+    assert durations(out)["audio"] == pytest.approx(seconds, abs=1 / 25)
+    if seconds > 2:  # the video starts over after its 25 frames
+        outside = np.s_[:, 240:, :8]
+        assert np.abs(shown[3][outside] - shown[28][outside]).mean() < 2
+        assert np.abs(shown[3][outside] - shown[13][outside]).mean() > 2
+
+
+def delayed(source: Path, target: Path, seconds: float) -> Path:
+    """A copy of a video whose sound begins later, by its time stamps."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {stream.type: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                later = round(seconds / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+            packet.stream = streams[packet.stream.type]
+            new.mux(packet)
+    return target
+
+
+def test_a_videos_sound_stays_where_it_is(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence comes first where the sound of a video begins later; the mouth hears it there too."""
+
+    def draw(_: Artist, faces: list, chunks: list, *, pad_to: int = 0) -> np.ndarray:
+        """White where there is sound, black in silence."""
+        heard = np.array([255 * (chunk.max() > 0) for chunk in chunks], np.uint8)
+        return np.broadcast_to(heard[:, None, None, None], (len(faces), 96, 96, 3))
+
+    monkeypatch.setattr(Artist, "draw", draw)
+    write_wav(tmp_path / "a.wav", 0.5 * np.sign(tone(1.0)))
+    video = write_video(tmp_path / "a.mp4", [face] * 40, audio=tmp_path / "a.wav")
+    out = run(
+        tmp_path, generator_file, delayed(video, tmp_path / "b.mp4", 0.6), tmp_path / "b.mp4",
+        box=(40, 200, 60, 180),
+    )  # fmt: skip
+    heard = np.flatnonzero(np.abs(load_audio(out)) > 0.1)[0] / SAMPLE_RATE
+    assert heard == pytest.approx(0.6, abs=0.01)
+    shown = pictures(out)[:, 60:180, 80:160].mean(axis=(1, 2, 3)) > 128
+    assert len(shown) in (40, 41)  # AAC ends with a whole packet
+    # A frame hears the 0.2 s from its time on, and 0.025 s to each side belong to a row.
+    assert np.flatnonzero(shown)[0] / 25 == pytest.approx(0.6 - 0.2, abs=1 / 25)
+
+
+@pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(50)])
+def test_the_rate_stays(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, speech: Path, fps: Fraction
+) -> None:
+    source = write_video(tmp_path / "a.mp4", [face] * 20, fps=fps)
+    out = run(tmp_path, generator_file, source, speech, box=(40, 200, 60, 180))
+    assert probe(out).fps == fps
+    assert abs(len(pictures(out)) / fps - 1.0) < 1 / 25
+
+
+def test_a_still_image_speaks(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, speech: Path
+) -> None:
+    still = tmp_path / "face.of.hers.png"
+    cv2.imwrite(str(still), face)
+    out = run(tmp_path, generator_file, still, speech, fps=20.0)
+    assert probe(out).fps == 20
+    shown = pictures(out)
+    assert len(shown) == 20
+    assert np.abs(shown[:, :30] - face[:30]).mean() < 4
+
+
+def test_static_keeps_the_first_frame(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    out = pictures(run(tmp_path, generator_file, talker, speech, static=True))
+    assert np.abs(out[20, 200:, :40] - out[0, 200:, :40]).mean() < 2
+
+
+def test_resize_rotate_and_crop(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    box = (10, 50, 10, 50)
+    options = {"resize_factor": 2, "rotate": True, "crop": (0, 100, 28, -1), "box": box}
+    out = pictures(run(tmp_path, generator_file, talker, speech, **options))
+    first = pictures(talker)[0].astype(np.uint8)
+    expected = np.rot90(cv2.resize(first, (128, 128)), -1)[0:100, 28:]
+    assert out[0].shape == expected.shape == (100, 100, 3)
+    assert np.abs(out[0][60:] - expected[60:].astype(int)).mean() < 4
+
+
+def test_frames_without_a_face(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, speech: Path, caplog: object
+) -> None:
+    grey = np.full_like(face, 90)
+    covered = face.copy()
+    covered[40:200, 70:190] = face[40:200, 70:190].mean(axis=(0, 1))  # and the scene goes on
+    source = write_video(tmp_path / "a.mp4", [face] * 10 + [covered] * 5 + [face] * 10)
+    with caplog.at_level("WARNING"):
+        out = pictures(run(tmp_path, generator_file, source, speech, crf=0))
+    untouched = pictures(source)[10:15]
+    assert np.abs(out[10:15] - untouched).max() <= 2
+    assert "5 of 25 frames without a face, left as they are, at seconds 0.40–0.60" in caplog.text
+    held = pictures(run(tmp_path, generator_file, source, speech, no_face="hold"))
+    assert np.abs(held[12] - untouched[2]).max() > 20
+    other = write_video(tmp_path / "cut.mp4", [face] * 10 + [grey] * 5 + [face] * 10)
+    over_a_cut = pictures(run(tmp_path, generator_file, other, speech, no_face="hold", crf=0))
+    assert np.abs(over_a_cut[12] - 90).max() <= 5
+    with pytest.raises(UserError, match=r"frame 10 \(0\.40 s\): no face"):
+        run(tmp_path, generator_file, source, speech, no_face="error", outfile=tmp_path / "e.mp4")
+    blank = write_video(tmp_path / "blank.mp4", [grey] * 25)
+    with pytest.raises(UserError, match="no face in any of 25 frames"):
+        run(tmp_path, generator_file, blank, speech, outfile=tmp_path / "e.mp4")
+    assert not list(tmp_path.glob("*e.*mp4*"))
+
+
+def test_inputs_stay_as_they_are(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    files = (talker, speech, generator_file)
+    before = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    run(tmp_path, generator_file, talker, speech)
+    with pytest.raises(UserError, match="is also an input"):
+        run(tmp_path, generator_file, talker, speech, outfile=talker.parent / "." / talker.name)
+    assert [hashlib.sha256(path.read_bytes()).digest() for path in files] == before
+
+
+def test_too_little_sound_and_boxes_outside_are_explained(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    write_wav(tmp_path / "blip.wav", tone(0.1))
+    with pytest.raises(UserError, match=r"0\.10 s of sound, at least 0\.2 s"):
+        run(tmp_path, generator_file, talker, tmp_path / "blip.wav")
+    with pytest.raises(UserError, match="within 256 × 256 pixels"):
+        run(tmp_path, generator_file, talker, speech, box=(0, 300, 0, 100))
+    with pytest.raises(UserError, match="within 256 × 256 pixels"):
+        run(tmp_path, generator_file, talker, speech, crop=(200, 100, 0, -1))

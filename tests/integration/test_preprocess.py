@@ -1,0 +1,233 @@
+"""Folders of videos: what is found, where a run goes on, what is noticed, and the report."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import tone, write_video
+
+import face_detection
+from wav2lip_npu.config import PreprocessConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import write_wav
+from wav2lip_npu.preprocessing import command as module
+from wav2lip_npu.preprocessing.command import find_videos, preprocess
+from wav2lip_npu.preprocessing.report import (
+    REPORT,
+    SHEET,
+    ClipReport,
+    merge_reports,
+    read_reports,
+    report_path,
+)
+from wav2lip_npu.runtime import device
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    write_wav(tmp_path / "sound.wav", tone(1.2))
+    return tmp_path / "sound.wav"
+
+
+@pytest.fixture
+def config(tmp_path: Path, sound: Path, face: np.ndarray) -> PreprocessConfig:
+    """Two videos that can be used, and one that cannot."""
+    root = tmp_path / "raw"
+    write_video(root / "main" / "00001.mp4", [face] * 6, audio=sound)
+    write_video(root / "main" / "00003.mp4", [face] * 3, audio=sound)
+    (root / "main" / "bad.mp4").write_text("no video")
+    return PreprocessConfig(
+        data_root=root, preprocessed_root=tmp_path / "cut", detector="centerface", device="cpu",
+        num_workers=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut in a thread of this process, where starting others is no matter."""
+
+    def pool(workers: int, context: object, start: object, arguments: tuple) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(module.distributed, "follow_parent", lambda: None)
+    monkeypatch.setattr(module.device, "limit_threads", lambda workers: None)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def by_clip(reports: list[ClipReport]) -> dict[str, ClipReport]:
+    return {report.clip: report for report in reports}
+
+
+def test_layouts(tmp_path: Path) -> None:
+    for name in ("main/1.mp4", "main/s2/2.MPG", "3.mkv", "main/notes.txt", "main/.s/4.avi"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert set(find_videos(tmp_path)) == {"3.mkv", "main/.s/4.avi", "main/1.mp4", "main/s2/2.MPG"}
+    (tmp_path / "3.mp4").touch()
+    with pytest.raises(UserError, match="would both become 3"):
+        find_videos(tmp_path)
+
+
+def test_a_suffix_that_tells_nothing_is_looked_into(
+    tmp_path: Path, sound: Path, face: np.ndarray
+) -> None:
+    whole = write_video(tmp_path / "a.mp4", [face] * 2, audio=sound)
+    shutil.copy(whole, tmp_path / "b.dat")
+    shutil.copy(whole, tmp_path / "c.json")  # no video by its suffix
+    cv2.imwrite(str(tmp_path / "picture.png"), face)
+    (tmp_path / "picture.png").rename(tmp_path / "picture.unknown")
+    (tmp_path / "d.align").write_text("0 1 sil")
+    assert set(find_videos(tmp_path)) == {"a.mp4", "b.dat"}
+
+
+def test_two_runs_with_the_real_detector(
+    config: PreprocessConfig, sound: Path, face: np.ndarray
+) -> None:
+    root, out = config.data_root, config.preprocessed_root
+    (root / "main" / "00003.mp4").unlink()
+    reports = by_clip(preprocess(config))
+    assert (reports["main/00001"].frames, reports["main/00001"].faces) == (6, 6)
+    assert reports["main/bad"].rejected is not None
+    (found,) = face_detection.open_detector("centerface").detect([face])
+    x1, y1, x2, y2 = face_detection.best_box(found)
+    crop = cv2.imread(str(out / "main" / "00001" / "0.jpg"))
+    assert np.abs(np.array(crop.shape[:2]) - (y2 - y1, x2 - x1)).max() <= 3
+    lines = (out / REPORT).read_text().splitlines()
+    assert {json.loads(line)["clip"] for line in lines} == set(reports)
+
+    write_video(root / "main" / "00002.mp4", [face] * 4, audio=sound)
+    (out / REPORT).write_text("")  # as an interrupted run may leave it
+    before = (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns
+    again = by_clip(preprocess(config))
+    assert again["main/00001"].faces == reports["main/00001"].faces
+    assert again["main/00002"].faces == 4
+    assert (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_interrupted_run_is_continued_to_the_same_tree(
+    config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = config.preprocessed_root
+    preprocess(config)
+    whole = tree(out)
+    assert {"main/00001/0.jpg", "main/00003/audio.wav", REPORT, SHEET, module.OPTIONS} <= set(whole)
+    times = {path: path.stat().st_mtime_ns for path in (out / "main").rglob("*.jpg")}
+    preprocess(config)
+    assert tree(out) == whole
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing was cut again
+
+    # Killed with the report written and the clip not yet in its place; with a line half written;
+    # with work left over by it; and by the second of two processes.
+    lines = (out / REPORT).read_text().splitlines(keepends=True)
+    shutil.rmtree(out / "main" / "00001")
+    preprocess(config)
+    assert tree(out) == whole
+    (out / REPORT).write_text("".join(lines[:1]) + lines[1][:50])
+    shutil.rmtree(out / "main" / "00003")
+    (out / SHEET).unlink()
+    (out / module.PARTIAL / "123" / "main" / "00003.mp4").mkdir(parents=True)
+    preprocess(config)
+    assert tree(out) == whole
+    (out / REPORT).unlink()
+    report_path(out, 1).write_text("".join(reversed(lines)))
+    monkeypatch.setattr(module, "cut_video", lambda *_: pytest.fail("cut again"))
+    preprocess(config)
+    assert tree(out) == whole
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_has_changed_is_cut_again(
+    config: PreprocessConfig, sound: Path, face: np.ndarray
+) -> None:
+    preprocess(config)
+    root, out = config.data_root, config.preprocessed_root
+    untouched = (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns
+    write_video(root / "main" / "bad.mp4", [face] * 4, audio=sound)  # mended
+    write_video(root / "main" / "00003.mp4", [face] * 5, audio=sound)
+    reports = by_clip(preprocess(config))
+    assert reports["main/bad"].faces == 4
+    assert reports["main/00003"].faces == 5
+    assert (out / "main" / "00003" / "4.jpg").is_file()
+    assert (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns == untouched
+    write_video(root / "main" / "00003.mp4", [face] * 2, audio=sound)
+    preprocess(config)
+    assert not (out / "main" / "00003" / "4.jpg").exists()
+    assert len((out / REPORT).read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("in_process")
+def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
+    preprocess(config)
+    before = tree(config.preprocessed_root)
+    for name, value in {"detect_every": 3, "smooth_boxes": True, "scene_cuts": "split"}.items():
+        changed = replace(config, **{name: value})
+        with pytest.raises(UserError, match=f"its clips were cut with --{name} .*, not {value}"):
+            preprocess(changed)
+        assert tree(config.preprocessed_root) == before
+
+
+def test_shots_that_are_gone_leave_nothing(tmp_path: Path) -> None:
+    def line(clip: str, size: int) -> str:
+        known = {"clip": clip, "source": "a.mp4", "source_bytes": size, "source_time": 1}
+        return json.dumps(known) + "\n"
+
+    (tmp_path / REPORT).write_text(
+        line("a-shot1", 5) + line("a-shot2", 5) + line("a-shot1", 6) + '{"clip": "a-sh'
+    )
+    merged = merge_reports(tmp_path)
+    assert [(entry.clip, entry.source_bytes) for entry in merged["a.mp4"]] == [("a-shot1", 6)]
+    assert read_reports(tmp_path / REPORT) == merged
+
+
+@pytest.mark.usefixtures("in_process")
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    config = PreprocessConfig(
+        data_root=tmp_path, preprocessed_root=tmp_path / "out", detector="centerface", device="cpu",
+        num_workers=1,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="not one of 1 videos is usable"):
+        preprocess(config)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {REPORT, module.OPTIONS}
+
+
+def test_devices_are_numbers_of_cards(tmp_path: Path) -> None:
+    roots = {"data_root": tmp_path, "preprocessed_root": tmp_path / "out"}
+    assert PreprocessConfig(**roots, devices="0,3").cards == [0, 3]
+    assert PreprocessConfig(**roots, ngpu=2).cards == [0, 1]
+    with pytest.raises(UserError, match="--devices a: numbers of cards"):
+        PreprocessConfig(**roots, devices="a")
+
+
+def test_clips_are_spread_over_the_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def workers(name: str, detector: str = "s3fd", **options: object) -> list[int]:
+        roots = {"data_root": tmp_path, "preprocessed_root": tmp_path / "out"}
+        place = device.Device(torch_device=torch.device(name), dtype=None, reason="a test")
+        return module._choose_workers(PreprocessConfig(**roots, **options), place, detector)
+
+    opened = []
+    monkeypatch.setattr(device.Device, "open", opened.append)
+    monkeypatch.setattr(device, "share_of_cores", lambda: 16)
+    assert workers("cuda:0", devices="0,3") == [0, 3] * 4
+    assert opened == ["cuda:0", "cuda:3"]  # they must be there
+    assert workers("cuda:0", ngpu=3, num_workers=3) == [0, 1, 2]
+    assert workers("cuda:0", ngpu=2, num_workers=1) == [0, 1]  # no card is idle
+    assert workers("cpu") == workers("cuda:0", detector="centerface") == [0] * 16
+    with pytest.raises(UserError, match="has no effect with --device cuda:1"):
+        workers("cuda:1", device="cuda:1", devices="0")

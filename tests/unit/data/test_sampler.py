@@ -1,0 +1,259 @@
+"""Clips, windows and items against the files they come from."""
+
+import dataclasses
+import logging
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import make_clip
+
+from wav2lip_npu.data import clips as clip_files
+from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data.sampler import (
+    EXPERT,
+    GENERATOR,
+    TOGETHER,
+    Consecutive,
+    Windows,
+    WindowSampler,
+    expert_mels,
+)
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import load_audio, melspectrogram
+from wav2lip_npu.mel import expert_row, last_frame
+
+
+def crops(folder: Path, start: int) -> np.ndarray:
+    """Five crops as the original reads them."""
+    images = [cv2.imread(str(folder / f"{n}.jpg")) for n in range(start, start + 5)]
+    return np.stack([cv2.resize(image, (96, 96)) for image in images])
+
+
+def mel_of(folder: Path) -> np.ndarray:
+    return melspectrogram(load_audio(folder / "audio.wav"))
+
+
+def test_windows_keep_clear_of_gaps_and_of_the_ends(tmp_path: Path) -> None:
+    make_clip(tmp_path / "a", frames=30, missing=(10,))
+    (tmp_path / "list.txt").write_text("a\n")
+    (expert,) = read_clips(tmp_path, tmp_path / "list.txt", EXPERT.mel_rows)
+    (generator,) = read_clips(tmp_path, tmp_path / "list.txt", GENERATOR.mel_rows)
+    whole = [*range(6), *range(11, 26)]  # five crops from here, none of them the missing one
+    assert expert.windows.tolist() == whole
+    rows = mel_of(tmp_path / "a").shape[1]
+    assert rows == 97
+    assert expert.targets.tolist() == [s for s in whole if 80 * s // 25 + 16 <= rows]
+    # The generator's last frame hears the rows of frame s + 3, its first those of frame s − 1.
+    last = [s for s in whole if s >= 1 and 80 * (s + 3) // 25 + 16 <= rows]
+    assert generator.targets.tolist() == last
+    assert max(last) < max(expert.targets)
+
+
+def test_unusable_clips_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_clip(tmp_path / "good")
+    make_clip(tmp_path / "a space")
+    make_clip(tmp_path / "short", frames=15)
+    make_clip(tmp_path / "mute")
+    (tmp_path / "mute" / "audio.wav").unlink()
+    make_clip(tmp_path / "holes", missing=tuple(range(4, 25, 5)), frames=25)
+    make_clip(tmp_path / "broken")
+    (tmp_path / "broken" / "audio.wav").write_text("no sound")
+    names = ["good", "a space", "absent", "short", "mute", "holes", "broken"]
+    (tmp_path / "list.txt").write_text("".join(f"{name} NF\n" for name in names) + "\n")
+    (tmp_path / "a space").rename(tmp_path / "a space NF")
+    with caplog.at_level(logging.WARNING):
+        clips = read_clips(tmp_path, tmp_path / "list.txt", EXPERT.mel_rows)
+    assert [clip.folder.name for clip in clips] == ["good", "a space NF"]
+    told = [record.getMessage() for record in caplog.records]
+    for name, reason in {
+        "absent": "no such folder",
+        "short": "15 crops, 16 are needed",
+        "mute": "no such file",
+        "holes": "no 5 crops in a row",
+        "broken": "cannot be read as media",
+    }.items():
+        assert any(name in line and reason in line for line in told), (name, told)
+
+
+def test_a_list_of_absent_clips_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.txt: no such file"):
+        read_clips(tmp_path, tmp_path / "train.txt", EXPERT.mel_rows)
+    (tmp_path / "train.txt").write_text("x\ny\n")
+    with pytest.raises(UserError, match=r"none of its 2 clips is usable; the first: .*x: no such"):
+        read_clips(tmp_path, tmp_path / "train.txt", EXPERT.mel_rows)
+    (tmp_path / "train.txt").write_text("\n")
+    with pytest.raises(UserError, match="none of its 0 clips"):
+        read_clips(tmp_path, tmp_path / "train.txt", EXPERT.mel_rows)
+
+
+def files_of(folder: Path) -> ClipFiles:
+    """A list of two clips, the second of which is this one."""
+    return ClipFiles([described(folder.parent / "c"), described(folder)])
+
+
+def described(folder: Path) -> Clip:
+    (found,) = read_clips(folder.parent, one_line(folder), EXPERT.mel_rows)
+    return found
+
+
+def one_line(folder: Path) -> Path:
+    path = folder.parent / "one.txt"
+    path.write_text(folder.name + "\n")
+    return path
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_expert_item(clips: Path, matched: bool) -> None:
+    folder = clips / "a"
+    windows = Windows(
+        clips=np.array([0, 1]),
+        targets=np.array([3, 7]),
+        others=np.array([4, 2]),
+        matched=np.array([True, matched]),
+        lasts=np.array([20, 20]),
+    )
+    batch = EXPERT.load(files_of(folder), windows)
+    np.testing.assert_array_equal(batch["mel"][1], mel_of(folder)[None, :, 22:38])
+    np.testing.assert_array_equal(batch["faces"][1], crops(folder, 7 if matched else 2)[:, 48:])
+    assert float(batch["label"][1]) == matched
+    np.testing.assert_array_equal(batch["faces"][0], crops(clips / "c", 3)[:, 48:])
+
+
+def test_expert_trial(clips: Path) -> None:
+    folder, store = clips / "a", files_of(clips / "a")
+    mel = mel_of(folder)
+    last = last_frame(mel.shape[1])
+    assert expert_row(last) + 16 <= mel.shape[1] < expert_row(last + 1) + 16
+    targets = np.array([2, 10, last])
+    windows = Windows(
+        clips=np.ones(3, int),
+        targets=targets,
+        others=np.array([4, 4, 4]),
+        matched=np.array([True, False, False]),
+        lasts=np.full(3, last),
+    )
+    batch = EXPERT.load_trial(store, windows)
+    trained = EXPERT.load(store, windows)
+    assert all(torch.equal(batch[name], part) for name, part in trained.items())
+    for place, target in enumerate(targets):
+        np.testing.assert_array_equal(batch["true_faces"][place], crops(folder, target)[:, 48:])
+        frames = [min(max(target + shift, 0), last) for shift in range(-7, 8)]
+        assert batch["shifts"][place].tolist() == [frame - target for frame in frames]
+        for frame, moved in zip(frames, batch["moved"][place], strict=True):
+            row = 80 * frame // 25
+            np.testing.assert_array_equal(moved, mel[:, row : row + 16])
+
+
+def test_windows_of_a_clip_come_together(clips: Path) -> None:
+    listed = read_clips(clips, clips.parent / "lists" / "train.txt", expert_mels)
+    sampler = WindowSampler(listed, 3)
+    drawn = sampler.draw_together(range(40_000))
+    assert drawn.matched.all()
+    groups = drawn.targets.reshape(-1, TOGETHER)
+    assert (drawn.clips.reshape(-1, TOGETHER) == drawn.clips[::TOGETHER, None]).all()
+    assert Counter(drawn.clips.tolist()).keys() == {0, 1}
+    assert all(len(set(group)) == TOGETHER for group in groups.tolist())
+    # Each frame as often as any other, at each place of a group.
+    targets = listed[0].targets
+    for place in range(TOGETHER):
+        found = Counter(groups[drawn.clips[::TOGETHER] == 0, place].tolist())
+        assert found.keys() == set(targets.tolist())
+        assert min(found.values()) > 0.75 * 5000 / len(targets)
+    again = sampler.draw_together(range(400, 408))
+    assert again.targets.tolist() == drawn.targets[400:408].tolist()
+    # A clip with too few windows gives one twice.
+    few = dataclasses.replace(listed[0], targets=listed[0].targets[:2])
+    assert set(WindowSampler([few], 0).draw_together(range(8)).targets.tolist()) <= {0, 1}
+
+
+def test_variations_are_of_the_item_alone(clips: Path) -> None:
+    sampler = WindowSampler(read_clips(clips, clips.parent / "lists" / "train.txt", expert_mels), 3)
+    many = sampler.vary(range(5000))
+    few = sampler.vary([4999, 17])
+    assert all(torch.equal(few[name], part[[4999, 17]]) for name, part in many.items())
+    assert many["mirrored"].float().mean() == pytest.approx(0.5, abs=0.03)
+    assert -1 <= many["colour"].min() < -0.99 < 0.99 < many["colour"].max() <= 1
+    # Windows and variations have nothing to do with each other.
+    matched = sampler.draw(range(5000)).matched
+    assert np.mean(matched == many["mirrored"].numpy()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_generator_item(clips: Path) -> None:
+    folder = clips / "b"
+    windows = Windows(
+        clips=np.array([1]),
+        targets=np.array([7]),
+        others=np.array([2]),
+        matched=np.array([False]),
+        lasts=np.array([20]),
+    )
+    batch = GENERATOR.load(files_of(folder), windows)
+    mel = mel_of(folder)
+    starts = [22, 19, 22, 25, 28, 32]  # frame 7; then frames 6, 7, 8, 9, 10
+    np.testing.assert_array_equal(batch["mel"][0], np.stack([mel[:, r : r + 16] for r in starts]))
+    np.testing.assert_array_equal(batch["target"][0], crops(folder, 7))
+    np.testing.assert_array_equal(batch["reference"][0], crops(folder, 2))
+
+
+def listed(windows: Windows) -> list[tuple[int, int, int, bool]]:
+    arrays = (windows.clips, windows.targets, windows.others, windows.matched)
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
+
+
+def test_draws_are_a_function_of_seed_and_number(clips: Path, tmp_path: Path) -> None:
+    make_clip(clips / "holes", frames=40, missing=(20,), seed=5)
+    (tmp_path / "lists" / "train.txt").write_text("a\nholes\n")
+    found = read_clips(clips, tmp_path / "lists" / "train.txt", EXPERT.mel_rows)
+    many = 5000  # more than are drawn together
+    draws = listed(WindowSampler(found, seed=3).draw(range(many)))
+    for numbers in ([1234], [4999, 7], range(4000, 4200)):  # however they are asked for
+        assert listed(WindowSampler(found, seed=3).draw(numbers)) == [draws[n] for n in numbers]
+    assert draws != listed(WindowSampler(found, seed=4).draw(range(many)))
+    assert len(set(draws[:4096]) - set(draws[4096:])) > 100  # a block is not the one before
+    # Fair to within four standard deviations, of clips, labels and frames.
+    assert abs(sum(matched for *_, matched in draws) - many / 2) < 142
+    assert abs(sum(clip == 0 for clip, *_ in draws) - many / 2) < 142
+    for number, clip in enumerate(found):
+        targets = Counter(target for place, target, *_ in draws if place == number)
+        assert set(targets) == set(clip.targets.tolist())
+        assert max(targets.values()) < 2 * min(targets.values())
+        others = {other for place, _, other, _ in draws if place == number}
+        assert others == set(clip.windows.tolist())
+    assert all(other != target for _, target, other, _ in draws)
+
+
+def test_processes_share_the_numbers(clips: Path) -> None:
+    alone = list(Consecutive(6, 18))
+    shares = [list(Consecutive(6 + rank, 18, 3)) for rank in range(3)]
+    assert sorted(number for share in shares for number in share) == alone == [*range(6, 18)]
+
+
+def test_evaluation_draws_from_every_clip_alike(clips: Path, tmp_path: Path) -> None:
+    found = read_clips(clips, tmp_path / "lists" / "train.txt", EXPERT.mel_rows)
+    draws = WindowSampler(found, seed=0).draw_each(range(20))
+    assert draws.clips.tolist() == [0, 1] * 10
+
+
+def test_mel_is_computed_once(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = clips / "a"
+    expected = mel_of(folder)
+    clip_files.load_mel.cache_clear()
+    np.testing.assert_array_equal(clip_files.load_mel(folder), expected)
+    clip_files.load_mel.cache_clear()
+    monkeypatch.setattr(clip_files, "melspectrogram", lambda samples: pytest.fail("computed again"))
+    np.testing.assert_array_equal(clip_files.load_mel(folder), expected)
+    assert sorted(p.name for p in folder.iterdir() if p.suffix != ".jpg") == [
+        "audio.wav",
+        "mel.npy",
+    ]
+
+
+def test_a_crop_that_cannot_be_read_is_named(clips: Path) -> None:
+    files = files_of(clips / "a")
+    (clips / "a" / "4.jpg").write_text("no image")
+    with pytest.raises(UserError, match=r"a/4\.jpg: cannot be read"):
+        files.faces(np.array([1]), np.array([2]))

@@ -1,0 +1,144 @@
+"""Both detectors: S3FD against the original's numbers, CenterFace against known faces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from formula import golden_arrays, golden_json
+from skimage import data as pictures
+
+import face_detection
+from face_detection import FaceDetectionError, best_box, open_detector, s3fd, weights
+from face_detection.nms import suppress
+
+
+def test_suppression_keeps_what_the_original_keeps() -> None:
+    golden = golden_arrays("nms")
+    order = np.argsort(-golden["dets"][:, 4], kind="stable")
+    sorted_boxes = golden["dets"][order]
+    # Twice in a batch, the second padded: each image's answer must be its own.
+    boxes = np.stack([sorted_boxes[:, :4]] * 2)
+    scores = np.stack([sorted_boxes[:, 4]] * 2)
+    scores[1, 10:] = -np.inf
+    keep = suppress(boxes, scores, 0.3)
+    assert order[keep[0]].tolist() == golden["keep"].tolist()
+    assert order[keep[1]].tolist() == [i for i in golden["keep"] if i in order[:10]]
+
+
+def test_s3fd_fills_its_batches_where_shapes_are_fixed(s3fd_weights: Path) -> None:
+    images = list(golden_arrays("s3fd")["images"])
+    assert len(images) > 1
+    fixed = open_detector("s3fd", s3fd_weights=s3fd_weights, fixed_batches=True)
+    sizes = []
+    fixed.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    whole, last = fixed.detect(images), fixed.detect(images[:1])
+    assert sizes == [len(images)] * 2
+    assert len(last) == 1
+    np.testing.assert_allclose(last[0], whole[0], atol=1e-4)
+
+
+def test_s3fd_in_bf16_finds_the_same(s3fd_weights: Path) -> None:
+    images = list(golden_arrays("s3fd")["images"])
+    half = open_detector("s3fd", s3fd_weights=s3fd_weights, dtype=torch.bfloat16)
+    types = set()
+    half.network.conv1_1.register_forward_hook(lambda _, __, output: types.add(output.dtype))
+    for ours, whole in zip(
+        half.detect(images),
+        open_detector("s3fd", s3fd_weights=s3fd_weights).detect(images),
+        strict=True,
+    ):
+        best = best_box(whole)
+        assert np.abs(np.array(best_box(ours)) - best).max() <= 2
+    assert types == {torch.bfloat16}
+
+
+def test_s3fd_maps_candidates_and_final_boxes(s3fd_weights: Path) -> None:
+    golden = golden_arrays("s3fd")
+    detector = open_detector("s3fd", s3fd_weights=s3fd_weights)
+    assert isinstance(detector, s3fd.S3FD)
+    images = golden["images"]
+    with torch.inference_mode():
+        centred = torch.from_numpy(images).float() - torch.tensor(s3fd.MEAN_BGR)
+        maps = detector.network(centred.permute(0, 3, 1, 2))
+        boxes, scores = s3fd.decode(maps)
+    for i, values in enumerate(maps):
+        sums = values.double().sum((2, 3))
+        np.testing.assert_allclose(sums, golden[f"map{i}_sum"], atol=1e-3)
+    # The golden list has a line for each cell and image above 0.05, map by map.
+    lines = []
+    detections = torch.cat([boxes, scores[..., None]], dim=2)
+    for part in detections.split([m[0, 0].numel() for m in maps[::2]], dim=1):
+        cells = torch.nonzero(part[..., 4] > 0.05)[:, 1]
+        lines.append(part[:, cells].transpose(0, 1))
+    np.testing.assert_allclose(torch.cat(lines), golden["candidates"], atol=1e-3)
+    for i, found in enumerate(detector.detect(list(images))):
+        assert len(found) == golden_json("numbers")["steps"]["s3fd"]["final"][i]
+        np.testing.assert_allclose(found, golden[f"final{i}"], atol=1e-3)
+
+
+def test_centerface_finds_the_astronaut() -> None:
+    image = np.ascontiguousarray(pictures.astronaut()[..., ::-1])  # 512 × 512, one face
+    (found,) = open_detector("centerface").detect([image])
+    assert len(found) == 1
+    x1, y1, x2, y2 = best_box(found)
+    # Measured by eye in the picture: hairline to chin, ear to ear.
+    assert np.abs(np.array([x1, y1, x2, y2]) - [175, 65, 270, 190]).max() < 20
+
+
+def test_centerface_finds_nothing_in_a_texture() -> None:
+    image = np.repeat(pictures.brick()[..., None], 3, axis=2)
+    (found,) = open_detector("centerface").detect([image])
+    assert found.shape == (0, 5)
+    assert best_box(found) is None
+
+
+def test_best_box_truncates_as_the_original() -> None:
+    assert best_box(np.array([[-3.7, 1.9, 20.99, 30.5, 0.9]])) == (0, 1, 20, 30)
+
+
+def test_auto_takes_s3fd_only_where_its_weights_are(
+    s3fd_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    assert open_detector("auto").name == "centerface"
+    assert open_detector("auto", s3fd_weights=s3fd_weights).name == "s3fd"
+    target = tmp_path / weights.GUIDE_PATH
+    target.parent.mkdir(parents=True)
+    target.write_bytes(s3fd_weights.read_bytes())
+    assert open_detector("auto").name == "s3fd"
+
+
+def test_missing_and_broken_weights_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    with pytest.raises(FaceDetectionError, match="no such file"):
+        open_detector("s3fd", s3fd_weights=tmp_path / "absent.pth")
+    broken = tmp_path / "broken.pth"
+    broken.write_text("<html>")
+    with pytest.raises(FaceDetectionError, match="not S3FD's weights"):
+        open_detector("s3fd", s3fd_weights=broken)
+    monkeypatch.setattr(weights, "S3FD_URL", (tmp_path / "nowhere.pth").as_uri())
+    with pytest.raises(
+        FaceDetectionError, match=r"put .* at face_detection/detection/sfd/s3fd\.pth"
+    ):
+        open_detector("s3fd")
+
+
+def test_a_download_with_the_wrong_hash_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "served.pth").write_bytes(b"something else")
+    monkeypatch.setattr(weights, "S3FD_URL", (tmp_path / "served.pth").as_uri())
+    with pytest.raises(FaceDetectionError, match="hash"):
+        open_detector("s3fd")
+    assert weights.find_s3fd() is None
+
+
+def test_the_package_loads_nothing_heavy() -> None:
+    assert face_detection.CHOICES == ("auto", "s3fd", "centerface")

@@ -1,0 +1,77 @@
+"""How a drawn face comes into a picture."""
+
+import cv2
+import numpy as np
+import pytest
+
+from wav2lip_npu.config import BLENDS
+from wav2lip_npu.inference.blending import blend
+
+BOX = (60, 40, 180, 200)
+
+
+def drawn_from(face: np.ndarray, offset: int = 0) -> np.ndarray:
+    """What a perfect generator would draw, in colours that are off."""
+    x1, y1, x2, y2 = BOX
+    crop = cv2.resize(face[y1:y2, x1:x2], (96, 96)).astype(int) + offset
+    return crop.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", BLENDS)
+@pytest.mark.parametrize("box", [BOX, (0, 0, 256, 256), (3, 5, 40, 33), (250, 250, 256, 256)])
+def test_nothing_outside_of_the_box_changes(
+    how: str, box: tuple[int, int, int, int], face: np.ndarray
+) -> None:
+    before = face.copy()
+    image = blend(how, face, np.full((96, 96, 3), 200, np.uint8), box)
+    np.testing.assert_array_equal(face, before)
+    x1, y1, x2, y2 = box
+    assert (image[y1:y2, x1:x2] != face[y1:y2, x1:x2]).any()
+    image[y1:y2, x1:x2] = face[y1:y2, x1:x2]
+    np.testing.assert_array_equal(image, face)
+
+
+def test_paste_is_the_originals(face: np.ndarray) -> None:
+    x1, y1, x2, y2 = BOX
+    drawn = drawn_from(face, 30)
+    image = blend("paste", face, drawn, BOX)
+    np.testing.assert_array_equal(image[y1:y2, x1:x2], cv2.resize(drawn, (x2 - x1, y2 - y1)))
+
+
+@pytest.mark.parametrize("how", ["feather", "poisson"])
+def test_colours_that_are_off_are_matched(how: str, face: np.ndarray) -> None:
+    """The same face drawn 25 too bright comes out as the face itself, but for sharpness."""
+    x1, y1, x2, y2 = BOX
+    same = blend(how, face, drawn_from(face), BOX).astype(int)
+    off = blend(how, face, drawn_from(face, 25), BOX).astype(int)
+    lower = np.s_[y1 + 96 : y2 - 24, x1 + 24 : x2 - 24]
+    pasted = blend("paste", face, drawn_from(face, 25), BOX).astype(int)
+    assert np.abs(pasted - same)[lower].mean() > 20
+    assert np.abs(off - same)[lower].mean() < 4
+
+
+@pytest.mark.parametrize("how", ["feather", "poisson"])
+def test_the_mouth_is_the_drawn_one_and_the_eyes_are_not(how: str, face: np.ndarray) -> None:
+    x1, y1, x2, _ = BOX
+    stripes = drawn_from(face)
+    stripes[70:74] = 0
+    image = blend(how, face, stripes, BOX).astype(int)
+    plain = blend(how, face, drawn_from(face), BOX).astype(int)
+    mouth = np.s_[y1 + 118 : y1 + 122, x1 + 40 : x2 - 40]
+    assert np.abs(image - plain)[mouth].mean() > 25
+    eyes = np.s_[y1 : y1 + 64, x1:x2]
+    np.testing.assert_array_equal(image[eyes], face[eyes])
+
+
+def test_no_edge_is_left_at_the_box(face: np.ndarray) -> None:
+    """Across the box's lower edge and sides the picture is as smooth as it was."""
+    x1, y1, x2, y2 = BOX
+    drawn = drawn_from(face, 40)
+
+    def step(image: np.ndarray) -> float:
+        change = image.astype(int) - face
+        below = np.abs(change[y2 - 1, x1:x2] - change[y2, x1:x2]).mean()
+        return max(float(below), float(np.abs(change[y1:y2, x1] - change[y1:y2, x1 - 1]).mean()))
+
+    assert step(blend("paste", face, drawn, BOX)) > 30
+    assert step(blend("feather", face, drawn, BOX)) < 1

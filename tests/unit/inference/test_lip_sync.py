@@ -1,0 +1,213 @@
+"""Lip-sync as a function, jobs, and ONNX."""
+
+import copy
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from formula import fill
+from helpers import tone, write_video
+
+from wav2lip_npu import LipSync, cli
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.fusion import fold, fuse
+from wav2lip_npu.media.audio import write_wav
+from wav2lip_npu.models import Generator, blocks
+
+pytestmark = pytest.mark.usefixtures("thin")
+
+PLAIN = {"device": "cpu", "precision": "fp32", "detector": "centerface"}
+
+
+def test_pictures_and_sound_in_pictures_out(generator_file: Path, face: np.ndarray) -> None:
+    lip_sync = LipSync(generator_file, **PLAIN)
+    pictures = [np.roll(face, n, axis=1) for n in range(20)]
+    before = [picture.copy() for picture in pictures]
+    whole = list(lip_sync(pictures, tone(1.0), fps=25))
+    assert len(whole) == 20  # fewer than there is sound for
+    for one, other in zip(pictures, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert all(np.abs(a.astype(int) - b).max() > 20 for a, b in zip(whole, pictures, strict=True))
+    # Sound that comes in blocks, and pictures one at a time.
+    blocks = np.split(tone(1.0), 50)
+    one_by_one = LipSync(generator_file, **PLAIN, wav2lip_batch_size=1, face_det_batch_size=1)
+    for a, b in zip(one_by_one(iter(pictures), iter(blocks)), whole, strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 1
+    assert len(list(lip_sync(pictures, tone(0.4), fps=25))) == 10  # the sound ends first
+
+
+def test_the_example_of_the_docs(
+    generator_file: Path, speech: Path, face: np.ndarray, tmp_path: Path, monkeypatch
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "inference.md").read_text(encoding="utf-8")
+    (code,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").mkdir()
+    generator_file.rename("checkpoints/wav2lip.pth")
+    cv2.imwrite("face.png", face)
+    exec(code, {})
+    assert len(list(tmp_path.glob("0*.png"))) == 25  # a second of sound
+
+
+def test_it_can_be_left_and_used_again(generator_file: Path, face: np.ndarray) -> None:
+    lip_sync = LipSync(generator_file, **PLAIN, box=(40, 200, 60, 180))
+    asked = []
+
+    def camera():
+        while True:
+            asked.append(1)
+            yield face
+
+    spoken = lip_sync(camera(), tone(60.0))
+    first = next(spoken)
+    spoken.close()
+    assert len(asked) < 400
+    np.testing.assert_array_equal(next(lip_sync([face] * 5, tone(0.5))), first)
+
+
+def test_digital_silence(generator_file: Path, face: np.ndarray) -> None:
+    lip_sync = LipSync(generator_file, **PLAIN)
+    silent = list(lip_sync([face] * 10, np.zeros(6400, np.float32)))
+    assert len(silent) == 10
+    assert 10 < np.mean(silent) < 245
+
+
+def test_errors(generator_file: Path, face: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sound: 0\.10 s of sound, at least 0\.2 s"):
+        list(LipSync(generator_file, **PLAIN)([face] * 5, tone(0.1)))
+    with pytest.raises(UserError, match="--face_select track:0: choose from largest"):
+        LipSync(generator_file, face_select="track:0")
+    with pytest.raises(UserError, match="no such file"):
+        LipSync(tmp_path / "none.pth", device="cpu")
+    with pytest.raises(UserError, match=r"--backend onnx runs an \.onnx file"):
+        LipSync(generator_file, device="cpu", backend="onnx")
+
+
+def test_folding_changes_nothing() -> None:
+    generator = fill(Generator()).eval()
+    mel, faces = torch.rand(2, 1, 80, 16), torch.rand(2, 6, 96, 96)
+    with torch.inference_mode():
+        expected = generator(mel, faces)
+        folded = fold(generator)
+        torch.testing.assert_close(folded(mel, faces), expected, rtol=0, atol=2e-6)
+    assert not any("BatchNorm" in type(module).__name__ for module in folded.modules())
+
+
+@pytest.mark.parametrize(("dtype", "precise"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_fusing_changes_nothing(dtype: torch.dtype, precise: float) -> None:
+    folded = fold(fill(Generator()).eval()).to(dtype=dtype, memory_format=torch.channels_last)
+    fused = fuse(copy.deepcopy(folded))
+    for batch in (3, 1, 5):  # weights are packed for the first of them
+        numbers = torch.Generator().manual_seed(batch)
+        mel = torch.rand(batch, 1, 80, 16, generator=numbers).to(dtype)
+        faces = torch.rand(batch, 6, 96, 96, generator=numbers).to(dtype)
+        with torch.inference_mode():
+            expected = folded(mel, faces)
+            torch.testing.assert_close(fused(mel, faces), expected, rtol=0, atol=precise)
+    assert not any(isinstance(module, blocks.ConvBlock) for module in fused.modules())
+
+
+def test_blocks_stay_plain_where_fused_ones_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    generator = fold(Generator().eval())
+    forward = "wav2lip_npu.inference.fusion._FusedBlock.forward"
+    monkeypatch.setattr(forward, fails)
+    assert "_FusedBlock" not in repr(fuse(generator))
+    monkeypatch.setattr(
+        "wav2lip_npu.inference.fusion._FusedBlock.forward", lambda _, x: x
+    )  # differs
+    assert "_FusedBlock" not in repr(fuse(generator))
+
+
+def export(source: Path, target: Path) -> int:
+    words = ["--checkpoint_path", str(source), "--outfile", str(target)]
+    return cli.main(["export", *words, "--onnx"])
+
+
+def test_onnx(generator_file: Path, face: np.ndarray, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert export(generator_file, tmp_path / "g.pth") == 0
+    pictures, spoken = [face] * 7, {}
+    for suffix, backend in ((".pth", "torch"), (".safetensors", "torch"), (".onnx", "onnx")):
+        lip_sync = LipSync(tmp_path / f"g{suffix}", backend=backend, **PLAIN)
+        spoken[suffix] = np.stack(list(lip_sync(pictures, tone(0.5)))).astype(int)
+    np.testing.assert_array_equal(spoken[".pth"], spoken[".safetensors"])
+    # 1e-4 of a pixel in [0, 1] may be on the other side of a whole number.
+    assert np.abs(spoken[".pth"] - spoken[".onnx"]).max() <= 1
+    assert (spoken[".pth"] != spoken[".onnx"]).mean() < 0.01
+
+
+def test_onnx_that_differs_is_not_written(
+    generator_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("wav2lip_npu.inference.export.fold", lambda generator: Generator().eval())
+    assert export(generator_file, tmp_path / "g.pth") == 2
+    assert "from torch's; not written" in capsys.readouterr().err
+    assert not (tmp_path / "g.onnx").exists()
+
+
+@pytest.fixture
+def files(tmp_path: Path, face: np.ndarray) -> Path:
+    write_video(tmp_path / "a face.mp4", [face] * 10)
+    cv2.imwrite(str(tmp_path / "b.png"), face)
+    write_wav(tmp_path / "s.wav", tone(0.4))
+    return tmp_path
+
+
+def infer(generator: Path, jobs: Path, *words: str) -> int:
+    common = ["--checkpoint_path", str(generator), "--device", "cpu", "--detector", "centerface"]
+    return cli.main(["infer", *common, "--jobs", str(jobs), *words])
+
+
+def test_jobs(
+    generator_file: Path,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One fails, and the others are done."""
+    monkeypatch.chdir(files)
+    jobs = files / "jobs.csv"
+    jobs.write_text("outfile, face, audio\no/1.mp4, a face.mp4, s.wav\no/2.mp4,none.mp4,s.wav\n"
+                    '"o/3.mp4",b.png,s.wav\n')  # fmt: skip
+    assert infer(generator_file, jobs) == 2
+    assert "jobs.csv: 1 of 3 jobs failed: o/2.mp4" in capsys.readouterr().err
+    assert "o/2.mp4: none.mp4: no such file" in caplog.text
+    assert sorted(path.name for path in (files / "o").iterdir()) == ["1.mp4", "3.mp4"]
+    before = (files / "o" / "1.mp4").stat().st_mtime_ns
+    (files / "none.mp4").write_bytes((files / "a face.mp4").read_bytes())
+    with caplog.at_level("INFO"):
+        assert infer(generator_file, jobs, "--resume") == 0
+    assert "1 of 3: o/1.mp4 is there already" in caplog.text
+    assert (files / "o" / "1.mp4").stat().st_mtime_ns == before
+    assert (files / "o" / "2.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("face,audio\na,b\n", "its first line must be face,audio,outfile"),
+        ("face,audio,outfile\na,b\n", "line 2: three files are wanted"),
+        ("face,audio,outfile\na,b,c\nd,e,./c\n", "written more than once"),
+        ("face,audio,outfile\n", "has no jobs"),
+        (None, "no such file (--jobs)"),
+    ],
+)
+def test_lists_of_jobs_that_are_wrong(
+    text: str | None, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = tmp_path / "jobs.csv"
+    if text is not None:
+        jobs.write_text(text)
+    assert infer(tmp_path / "any.pth", jobs) == 2
+    assert reason in capsys.readouterr().err

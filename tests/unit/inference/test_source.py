@@ -1,0 +1,85 @@
+"""In which order pictures are shown while there is sound."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import number_of, numbered, write_video
+
+from wav2lip_npu.config import InferConfig
+from wav2lip_npu.inference import source as footage
+from wav2lip_npu.inference.source import Footage
+from wav2lip_npu.media import video_reader as video
+
+
+def opened(path: Path, **options: object) -> Footage:
+    words = {"checkpoint_path": path, "audio": path, "face": path}
+    return Footage(InferConfig(**words, **options))
+
+
+def order(shown: Footage, loop: str, count: int) -> tuple[list[int], list[int]]:
+    """The numbers announced after a first pass, and those in the pictures."""
+    frames = list(shown.frames())
+    pairs = list(islice(shown.again(loop, len(frames), frames[-1]), count))
+    return [number for number, _ in pairs], [number_of(frame.image) for _, frame in pairs]
+
+
+@pytest.mark.parametrize(
+    ("loop", "expected"),
+    [
+        ("repeat", [*range(7), *range(7), 0]),
+        ("pingpong", [5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5, 6, 5, 4, 3]),
+        ("hold", [6] * 15),
+        ("cut", []),
+    ],
+)
+def test_after_the_last_picture(tmp_path: Path, loop: str, expected: list[int]) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(7))
+    announced, seen = order(opened(source), loop, 15)
+    assert announced == seen == expected
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mpg"])
+def test_backwards_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Each block is looked up in the file, 2.5 s and more after its only key frame or not."""
+    source = write_video(tmp_path / "a.mp4", numbered(80))
+    if suffix != "mp4":
+        source = converted(source, tmp_path / f"a.{suffix}")
+    monkeypatch.setattr(footage, "HELD_BYTES", 64 * 48 * 3 * 3 // 2 * 13)  # thirteen pictures
+    shown = opened(source)
+    frames = list(shown.frames())
+    back = list(islice(shown.again("pingpong", 80, frames[-1]), 79))
+    assert [number for number, _ in back] == [*range(78, -1, -1)]
+    for number, frame in back:
+        np.testing.assert_array_equal(frame.image, frames[number].image)
+
+
+def converted(source: Path, target: Path) -> Path:
+    """The same pictures in another container, with a key frame every twelve."""
+    import av
+
+    with av.open(str(source)) as given, av.open(str(target), "w") as file:
+        codec = "mpeg2video" if target.suffix == ".mpg" else "libx264"
+        stream = file.add_stream(codec, rate=25, options={"g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.bit_rate = 2_000_000
+        for frame in given.decode(video=0):
+            frame.pict_type = 0
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return target
+
+
+def test_an_index_that_leads_too_far_is_not_believed(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(10))
+    frames = list(video.read_frames(source, since=-1.0))  # no frame is as early as that
+    assert [number_of(frame.image) for frame in frames] == [*range(10)]
+
+
+def test_a_still_is_shown_as_it_is(tmp_path: Path, face: np.ndarray) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), face)
+    (frame,) = opened(tmp_path / "a.png").frames()
+    np.testing.assert_array_equal(frame.image, face)

@@ -1,0 +1,184 @@
+"""The command line: fast help, options in both spellings, errors in one line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import numbered, write_video
+
+from wav2lip_npu import cli
+from wav2lip_npu.config import GeneratorConfig, InferConfig
+from wav2lip_npu.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "numpy", "cv2", "av", "librosa", "matplotlib")
+
+
+def parse(*words: str) -> dict[str, object]:
+    options = vars(cli._parser("x").parse_args([cli._with_underscores(word) for word in words]))
+    return {key: value for key, value in options.items() if key not in ("debug", "command")}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["infer", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = f"""
+import sys
+from wav2lip_npu.cli import main
+try:
+    main({words!r})
+finally:
+    loaded = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "usage: wav2lip-npu" in done.stdout
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_shows_every_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    if command == "infer":
+        assert "(default: 0 10 0 0)" in text
+        assert "(default: results/result_voice.mp4)" in text
+    if command == "train-syncnet":
+        assert "(default: 64)" in text
+        assert "(default: 10000)" in text
+
+
+def test_both_spellings() -> None:
+    required = ("--checkpoint-path", "c", "--face", "a-b", "--audio=d--e")
+    options = parse("infer", *required, "--face-det-batch-size=4", "--wav2lip_batch_size", "8")
+    config = InferConfig(**options)
+    assert (config.checkpoint_path, config.face) == (Path("c"), Path("a-b"))
+    assert config.audio == Path("d--e")  # values are left alone
+    assert (config.face_det_batch_size, config.wav2lip_batch_size) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("words", "static"), [([], False), (["--static"], True), (["--static", "False"], False)]
+)
+def test_static_false_is_false(words: list[str], static: bool) -> None:
+    options = parse("infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a", *words)
+    assert InferConfig(**options).static is static
+
+
+def test_negative_and_grouped_numbers() -> None:
+    options = parse(
+        *("infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a"),
+        *("--box", "-1", "-1", "-1", "-1", "--pads", "0", "20", "0", "0"),
+    )
+    config = InferConfig(**options)
+    assert (config.box, config.pads) == ((-1, -1, -1, -1), (0, 20, 0, 0))
+
+
+def test_train_wav2lip_is_train() -> None:
+    words = ("--data_root", "d", "--checkpoint_dir", "c", "--syncnet_checkpoint_path", "s")
+    assert parse("train-wav2lip", *words) == parse("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"batch_size": 0}, "--batch_size 0: must be 1 or more"),
+        ({"device": "gpu"}, "--device gpu: choose from auto"),
+        ({"precision": "int8"}, "--precision int8: choose from"),
+        ({"learning_rate": 0.0}, "--learning_rate 0.0: must be above 0"),
+        ({"disc_checkpoint_path": Path("x")}, "no effect without --disc"),
+    ],
+)
+def test_options_are_validated(changes: dict[str, object], reason: str) -> None:
+    given = {"data_root": Path(), "checkpoint_dir": Path(), "syncnet_checkpoint_path": Path()}
+    with pytest.raises(UserError, match=reason):
+        GeneratorConfig(**{**given, **changes})
+
+
+@pytest.fixture
+def bad_inputs(tmp_path: Path, speech: Path, face: np.ndarray) -> Path:
+    write_video(tmp_path / "mute.mp4", numbered(5))
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "html.pth").write_text("<!doctype html>")
+    (tmp_path / "folder").mkdir()
+    wrong = {"state_dict": {"binary_pred.0.weight": torch.zeros(1)}, "global_step": 1}
+    torch.save(wrong, tmp_path / "wrong.pth")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("gone/1\ngone/2\n")
+    write_video(tmp_path / "face.mp4", [face] * 5, audio=speech)
+    return tmp_path
+
+
+INFER = ("infer", "--checkpoint_path")
+BAD = {
+    "missing face": ([*INFER, "wrong.pth", "--face", "no.mp4", "--audio", "speech.wav"], "no.mp4"),
+    "missing audio": ([*INFER, "wrong.pth", "--face", "face.mp4", "--audio", "no.wav"], "no.wav"),
+    "text as video": (
+        [*INFER, "wrong.pth", "--face", "text.mp4", "--audio", "speech.wav"],
+        "media",
+    ),
+    "mute video": ([*INFER, "wrong.pth", "--face", "face.mp4", "--audio", "mute.mp4"], "no audio"),
+    "wrong network": (
+        [*INFER, "wrong.pth", "--face", "face.mp4", "--audio", "speech.wav"],
+        "holds the visual quality discriminator, the generator is wanted",
+    ),
+    "web page": ([*INFER, "html.pth", "--face", "face.mp4", "--audio", "speech.wav"], "web page"),
+    "no checkpoint": ([*INFER, "no.pth", "--face", "face.mp4", "--audio", "speech.wav"], "no.pth"),
+    "empty folder": (
+        ["preprocess", "--data_root", "folder", "--preprocessed_root", "o"],
+        "no video",
+    ),
+    "no folder": (["preprocess", "--data_root", "nowhere", "--preprocessed_root", "o"], "nowhere"),
+    "absent clips": (
+        ["train-syncnet", "--data_root", ".", "--checkpoint_dir", "o", "--filelists", "lists"],
+        "none of its 2 clips is usable",
+    ),
+    "no list": (
+        ["train-syncnet", "--data_root", ".", "--checkpoint_dir", "o", "--filelists", "folder"],
+        "train.txt: no such file",
+    ),
+    "no expert": (
+        [
+            *("train", "--data_root", ".", "--checkpoint_dir", "o", "--filelists", "lists"),
+            *("--syncnet_checkpoint_path", "html.pth"),
+        ],
+        "web page",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_line(
+    case: str,
+    bad_inputs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(bad_inputs)
+    words, reason = BAD[case]
+    assert cli.main([*words, "--device", "cpu"]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("wav2lip-npu: error: ")
+    assert reason in errors[0]
+    with pytest.raises(UserError):
+        cli.main([*words, "--device", "cpu", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [
+        ("preprocess", "preprocess"),
+        ("color_syncnet_train", "train-syncnet"),
+        ("wav2lip_train", "train"),
+        ("hq_wav2lip_train", "train"),
+        ("inference", "infer"),
+    ],
+)
+def test_the_guides_scripts(script: str, command: str, tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--help"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"usage: {script}.py {command}" in done.stdout

@@ -1,0 +1,137 @@
+"""What is looked at before a training, and named while it goes on."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import expert_config, trainer
+
+from wav2lip_npu.data import sampler as data
+from wav2lip_npu.data.clips import load_mel, read_clips
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.training import checks as guards
+from wav2lip_npu.training import overfit, tasks
+from wav2lip_npu.training.checks import agreement, check_data
+
+pytestmark = pytest.mark.usefixtures("thin")
+
+CLIPS, FRAMES = 24, 50
+PER_FRAME = SAMPLE_RATE // 25
+
+
+def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> data.WindowData:
+    """Clips of noise that swells at random, and of faces that are the darker the louder it is.
+
+    Args:
+        root: where they are made.
+        lists: where train.txt and val.txt are written.
+        late: frames by which the sound comes after the faces.
+        other: a clip has the sound of the one so many further on.
+    """
+    random = np.random.default_rng(0)
+    volumes = random.uniform(0.0, 0.4, (CLIPS, FRAMES + 20))
+    for number in range(CLIPS):
+        folder = root / f"{number:02}"
+        folder.mkdir(parents=True)
+        for frame in range(FRAMES):
+            crop = np.full((96, 96, 3), 160, np.uint8)
+            crop[60:84, 30:66] = round(160 - 300 * volumes[number, 10 + frame])
+            cv2.imwrite(str(folder / f"{frame}.jpg"), crop)
+        heard = volumes[(number + other) % CLIPS, 10 - late : 10 - late + FRAMES]
+        noise = random.normal(0, 0.3, FRAMES * PER_FRAME).astype(np.float32)
+        write_wav(folder / "audio.wav", noise * np.repeat(heard, PER_FRAME).astype(np.float32))
+    lists.mkdir(exist_ok=True)
+    names = [f"{number:02}" for number in range(CLIPS)]
+    (lists / "train.txt").write_text("\n".join(names))
+    (lists / "val.txt").write_text("\n".join(names[:2]))
+    clips = read_clips(root, lists / "train.txt", data.expert_mels)
+    return data.WindowData(clips=clips, store=data.ClipFiles(clips))
+
+
+@pytest.mark.parametrize("late", [0, 4, -3])
+def test_sound_and_lips_are_compared(
+    late: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = agreement(speak(tmp_path / "data", tmp_path / "lists", late=late))
+    assert found.found
+    assert found.clips == CLIPS
+    assert abs(found.lag - late) <= 1
+    with caplog.at_level(logging.INFO, "wav2lip_npu"):
+        guards._tell(found)
+    words = {0: "lips move with their sound", 4: "frames later, so it comes too late"}
+    assert words.get(late, "frames earlier, so it comes too early") in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING" if late else "INFO"]
+
+
+def test_training_on_swapped_sound_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = expert_config(tmp_path / "data", tmp_path / "out", max_steps=1)
+    assert not agreement(speak(tmp_path / "data", tmp_path / "lists", other=1)).found
+    with caplog.at_level(logging.INFO, "wav2lip_npu"):
+        trainer(config).run()
+    assert "in 24 clips the lips move no more with their own sound" in caplog.text
+    sheet = cv2.imread(str(tmp_path / "out" / guards.SHEET))
+    assert sheet.shape == (18 + 20 * 96, 6 * 96, 3)
+    # A run that goes on does not look again.
+    caplog.clear()
+    trainer(expert_config(tmp_path / "data", tmp_path / "out", max_steps=2)).run()
+    assert "data check" not in caplog.text
+
+
+def test_lengths_that_differ_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    speak(tmp_path / "data", tmp_path / "lists")
+    longer = np.random.default_rng(0).normal(0, 0.1, 4 * SAMPLE_RATE)
+    write_wav(tmp_path / "data" / "03" / "audio.wav", longer.astype(np.float32))
+    load_mel.cache_clear()
+    clips = read_clips(tmp_path / "data", tmp_path / "lists" / "train.txt", data.expert_mels)
+    whole = data.WindowData(clips=clips, store=data.ClipFiles(clips))
+    with caplog.at_level(logging.INFO, "wav2lip_npu"):
+        check_data(whole, 0, tmp_path)
+    assert "of 1 of 24 clips, sound and picture differ in length by more than 0.5 s: 03" in (
+        caplog.text
+    )
+    assert "% of the windows drawn belong to their speech" in caplog.text
+
+
+def test_too_few_or_dumb_clips_are_no_fault(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trainer(expert_config(clips, tmp_path))
+    with caplog.at_level(logging.INFO, "wav2lip_npu"):
+        check_data(run.train_data, 0, tmp_path)
+    assert "2 clips with sound and lips that move, too few to compare them" in caplog.text
+    for folder in clips.iterdir():
+        for path in folder.glob("*.jpg"):  # all alike: nothing to correlate
+            cv2.imwrite(str(path), np.full((96, 96, 3), 9, np.uint8))
+    run = trainer(expert_config(clips, tmp_path))
+    assert agreement(run.train_data).clips == 0
+
+
+def test_the_plateau_is_named(clips: Path, tmp_path: Path) -> None:
+    task = trainer(expert_config(clips, tmp_path)).task
+    stuck = {"loss": 0.697, "accuracy": 0.51, "offset_accuracy": 0.2}
+    assert "51% of pairs told right (50%), 20% of speech" in task.conclude(stuck)
+    assert task.conclude({**stuck, "accuracy": 0.6}) is None
+    assert task.conclude({**stuck, "loss": 0.5}) is None
+    assert task.conclude({**stuck, "loss": 1.1}) is None
+
+
+def test_networks_that_learn_nothing_are_named(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(overfit, "STEPS", 40)
+    config = expert_config(clips, tmp_path, overfit_check=True, max_steps=1)
+    run = trainer(config)
+    random = torch.get_rng_state()
+    with caplog.at_level(logging.INFO, "wav2lip_npu"):
+        overfit.check_overfit(type(run.task), config, run.device, run.train_data)
+    assert "overfit check: 40 steps on 8 windows" in caplog.text
+    assert torch.equal(torch.get_rng_state(), random)
+    monkeypatch.setattr(tasks.Learner, "descend", lambda self, rate: torch.zeros(()))
+    with pytest.raises(UserError, match=r"--overfit_check: 40 steps .* it should fall by half"):
+        run.run()

@@ -1,0 +1,317 @@
+"""Gradients: gathered over batches, judged, clipped, followed; rates, averages, operations."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import expert_config, first_batch, generator_config, trainer
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.config import ExpertConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.distributed import ALONE
+from wav2lip_npu.training import losses, tasks
+from wav2lip_npu.training import optimization as learning
+from wav2lip_npu.training.optimization import (
+    FAR_ABOVE,
+    KNOWN_AFTER,
+    TOO_MANY,
+    GradientWatch,
+    Learner,
+)
+
+CPU = Device.open("cpu")
+
+
+def config(**changes: object) -> ExpertConfig:
+    return ExpertConfig(data_root=Path(), checkpoint_dir=Path(), **changes)
+
+
+def learner(**changes: object) -> Learner:
+    """Of a network of one convolution and a batch normalisation."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+    return Learner(network, config(**changes), (0.9, 0.999), CPU, ALONE, average=True)
+
+
+def learn(taught: Learner, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
+    taught.forget_gradients()
+    taught.backward(taught.called()(x).exp().mean())
+    return taught.descend(rate)
+
+
+def judged(norms: list[float]) -> tuple[list[int], GradientWatch]:
+    watch = GradientWatch(CPU)
+    return [int(watch.judge(torch.tensor(norm))) for norm in norms], watch
+
+
+def test_gradients_that_are_not_finite_or_far_above_are_skipped() -> None:
+    sound = [1.0, 1.5, 0.7] * (KNOWN_AFTER // 3 + 1)
+    verdicts, watch = judged([*sound, math.nan, math.inf, 3.4e38, 0.9 * FAR_ABOVE, 1.0])
+    assert verdicts == [0] * len(sound) + [1, 1, 1, 0, 0]
+    assert watch.skipped() == (3, 0)
+    # What is high from the beginning has no history to be above.
+    assert judged([1.0, 1e6, math.nan, 1e6])[0] == [0, 0, 1, 0]
+
+
+def test_a_gradient_that_stays_high_becomes_the_history() -> None:
+    verdicts, watch = judged([1.0] * KNOWN_AFTER + [2 * FAR_ABOVE] * 60)
+    high = verdicts[KNOWN_AFTER:]
+    assert 0 < sum(high) < TOO_MANY
+    assert high == sorted(high, reverse=True)
+    assert watch.skipped() == (sum(high), 0)
+    saturated, _ = judged([1.0] * KNOWN_AFTER + [3e38] * 60)
+    assert saturated[KNOWN_AFTER:] == [1] * 60
+
+
+# Norms of a discriminator's gradient in a real training, from its first steps on.
+WAKING = (
+    *(0.0027, 0.00025, 0.0027, 0.00018, 0.00018, 0.00017, 0.00035, 0.0027, 0.00028, 0.0027),
+    *(9.8e-05, 0.00013, 0.0027, 0.00034, 0.0028, 0.00032, 0.00027, 0.0028, 0.00071, 0.011),
+    *(0.0022, 0.0053, 0.0052, 0.021, 0.024, 0.078, 0.13, 0.16, 0.89, 34.0),
+    *(18.0, 0.82, 0.21, 0.1, 0.058, 0.054, 0.046, 0.037, 0.043, 0.034),
+)
+
+
+def test_a_discriminator_that_wakes_up_is_no_fault() -> None:
+    """However long it was undecided before: its gradient rises a hundred thousand times."""
+    verdicts, watch = judged([*WAKING[:18] * 30, *WAKING])
+    assert sum(verdicts) <= 1
+    assert watch.skipped()[1] == 0
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_skipped_step_leaves_everything_as_it_was(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fused and not CPU.fuses_adam:
+        pytest.skip("this torch fuses no Adam on a CPU")
+    monkeypatch.setattr(Device, "fuses_adam", fused)
+    taught = learner(ema=0.5)
+    x = torch.randn(4, 2, 8, 8)
+    learn(taught, x)
+    taught.check()
+    weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
+    before = [{k: v.clone() for k, v in part.items()} for part in (weights, *moments.values())]
+    norm = learn(taught, x * math.nan)
+    assert norm.isnan()
+    assert taught.check() == (1, 1)
+    weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
+    counter = "1.num_batches_tracked"
+    for old, new in zip(before, (weights, *moments.values()), strict=True):
+        assert all(torch.equal(old[k], new[k]) for k in old if k != counter)
+    assert all(v.isfinite().all() for v in taught.average.network.state_dict().values())
+    learn(taught, x)
+    assert taught.check() == (1, 0)
+    assert not torch.equal(taught.network[0].weight, before[0]["0.weight"])
+
+
+def test_fused_or_not_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not CPU.fuses_adam:
+        pytest.skip("this torch fuses no Adam on a CPU")
+    torch.manual_seed(1)
+    x = torch.randn(4, 2, 8, 8)
+    results = []
+    for fused in (True, False):
+        monkeypatch.setattr(Device, "fuses_adam", fused)
+        taught = learner(clip_grad_norm=0.1)
+        for _ in range(3):
+            learn(taught, x)
+        # The normalisation takes a bias away again: its gradient is rounding, its step is not.
+        results.append({k: v for k, v in taught.network.named_parameters() if k != "0.bias"})
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+
+
+def test_a_loaded_optimiser_goes_on_as_it_was(tmp_path: Path) -> None:
+    """Fused steps take moments to lie in memory as the parameters do, which files do not keep."""
+    x = torch.randn(4, 2, 8, 8)
+    whole, saved, resumed = learner(), learner(), learner()
+    for taught in (whole, saved):
+        learn(taught, x)
+    path = tmp_path / "a.pth"
+    checkpoint.save(path, saved.network, saved.optimizer, step=1, epoch=0, extra={})
+    loaded = checkpoint.read(path)
+    assert all(group["fused"] is None for group in loaded.optimizer["param_groups"])
+    resumed.network.load_state_dict(loaded.state_dict)
+    checkpoint.load_optimizer(resumed.optimizer, loaded)
+    for taught in (whole, resumed):
+        learn(taught, x)
+    for one, other in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_clipping_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught, x = learner(clip_grad_norm=0.01), torch.randn(4, 2, 8, 8)
+    norm = learn(taught, x)
+    found = [p.grad.clone() for p in taught.network.parameters()]
+    plain = learner()
+    assert learn(plain, x) == norm
+    whole = nn.utils.clip_grad_norm_(plain.network.parameters(), 0.01)
+    torch.testing.assert_close(whole, norm)
+    for one, other in zip(found, plain.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other.grad)
+
+
+def test_the_average_forgets_the_beginning_faster() -> None:
+    taught, x = learner(ema=0.5), torch.randn(4, 2, 8, 8)
+    expected = None
+    for count in range(12):
+        learn(taught, x)
+        now = {k: v.double().clone() for k, v in taught.network.state_dict().items()}
+        kept = min(0.5, count / (10 + count))
+        expected = {k: kept * expected[k] + (1 - kept) * now[k] for k in now} if expected else now
+    for name, value in taught.average.network.state_dict().items():
+        if name != "1.num_batches_tracked":
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_learning_rates() -> None:
+    def rates(steps: list[int], **changes: object) -> list[float]:
+        options = config(learning_rate=2.0, **changes)
+        return [learning.learning_rate(options, step) for step in steps]
+
+    assert rates([0, 7, 10**6]) == [2.0, 2.0, 2.0]
+    assert rates([0, 1, 3, 4, 9], warmup_steps=4) == [0.5, 1.0, 2.0, 2.0, 2.0]
+    cosine = {"warmup_steps": 10, "schedule": "cosine", "max_steps": 110}
+    assert rates([9, 10, 60, 110], **cosine) == pytest.approx([2.0, 2.0, 1.0, 0.0])
+    reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=100)
+    for step in range(100):
+        assert rates([10 + step], **cosine) == pytest.approx(schedule.get_last_lr())
+        reference.step()
+        schedule.step()
+
+
+@pytest.mark.usefixtures("thin")
+def test_batches_gathered_are_one_large_batch(clips: Path, tmp_path: Path) -> None:
+    whole = trainer(expert_config(clips, tmp_path / "a", batch_size=4))
+    parts = trainer(expert_config(clips, tmp_path / "b", batch_size=2, accumulate=2))
+    assert whole.step_size == parts.step_size == 4
+    batch = first_batch(whole)
+    halves = [{name: part[n : n + 2] for name, part in batch.items()} for n in (0, 2)]
+    results = []
+    for run, batches in ((whole, [batch]), (parts, halves)):
+        run.task.set_training(False)  # batch statistics would be of the halves
+        metrics = run.task.step(*batches)
+        results.append((metrics, [p.grad for p in run.task.expert.parameters()]))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
+def test_contrastive_loss_is_that_of_all_pairs_of_a_group() -> None:
+    torch.manual_seed(0)
+    speech, face = (F.normalize(torch.rand(8, 512).square(), dim=1) for _ in range(2))
+    right, wrong = [], []
+    for one in range(8):
+        for other in range(8):
+            cosine = float((speech[one].double() * face[other].double()).sum())
+            if one == other:
+                right.append(-math.log(cosine))
+            elif one // 4 == other // 4:
+                wrong.append(-math.log(1 - cosine))
+    expected = (sum(right) / 8 + sum(wrong) / 24) / 2
+    assert len(wrong) == 24
+    assert losses.contrastive_loss(speech, face, 4).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.usefixtures("thin")
+def test_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
+    run = trainer(
+        expert_config(clips, tmp_path, batch_size=4, objective="contrastive", max_steps=1)
+    )
+    run.task.set_training(True)
+    batch = first_batch(run)
+    assert batch["label"].tolist() == [1, 1, 1, 1]
+    speech, face = run.task.expert(batch["mel"], run.task._faces(batch, "faces"))
+    expected = losses.contrastive_loss(speech, face, 4)
+    torch.testing.assert_close(run.task.step(batch)["loss"], expected.detach())
+    run.run()
+
+
+@pytest.mark.usefixtures("thin")
+def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
+    run = trainer(expert_config(clips, tmp_path, augment_flip=True, augment_colour=0.5))
+    faces = torch.randint(0, 256, (2, 5, 48, 96, 3), dtype=torch.uint8)
+    colour = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, -0.5, 0.0, 1.0]])
+    batch = {"faces": faces, "mirrored": torch.tensor([True, False]), "colour": colour}
+    plain = tasks.as_images(faces)
+    found = run.task.pictures(batch, "faces")
+    assert torch.equal(found[0], plain[0].flip(-1))
+    gains = torch.tensor([1.25, 0.75, 1.0]).view(1, 3, 1, 1)
+    assert torch.equal(found[1], (plain[1] * gains + 0.25).clamp(0, 1))
+    # Evaluation varies nothing.
+    del batch["mirrored"], batch["colour"]
+    assert torch.equal(run.task.pictures(batch, "faces"), plain)
+
+
+@pytest.mark.usefixtures("thin")
+def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "expert"
+    trainer(expert_config(clips, out, ema=0.9, max_steps=3)).run()
+    saved = checkpoint.newest(out)
+    loaded = checkpoint.read(saved)
+    judges = [
+        trainer(generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)).task.expert
+        for ema in (False, True)
+    ]
+    for judge, state in zip(judges, (loaded.state_dict, loaded.extra["ema"]), strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in judge.state_dict().items())
+    assert not torch.equal(*(next(judge.parameters()) for judge in judges))
+    plain = tmp_path / "plain"
+    trainer(expert_config(clips, plain, max_steps=1)).run()
+    with pytest.raises(UserError, match="has no moving average"):
+        trainer(generator_config(clips, tmp_path / "h", checkpoint.newest(plain), syncnet_ema=True))
+
+
+@pytest.mark.usefixtures("thin")
+def test_too_many_skipped_steps_end_a_run(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wav2lip_npu.training.trainer.TOO_MANY", 3)
+    run = trainer(expert_config(clips, tmp_path, max_steps=20, log_interval=1))
+    learn_batch = run.task.learn
+
+    def diverge(batch: tasks.Batch) -> tasks.Metrics:
+        broken = batch["mel"] * (math.nan if run.step >= 4 else 1)
+        return learn_batch({**batch, "mel": broken})
+
+    run.task.learn = diverge
+    with pytest.raises(UserError, match=r"step 7: the last 3 gradients .*step000000001\.pth"):
+        run.run()
+    assert "1 steps skipped in all" in caplog.text
+
+
+def test_operations_are_as_torch_counts_them() -> None:
+    mel, faces = torch.empty(1, 1, 80, 16, device="meta"), torch.empty(1, 6, 96, 96, device="meta")
+    window = torch.empty(1, 15, 48, 96, device="meta")
+    frame = torch.empty(1, 3, 1, 96, 96, device="meta")
+    for build, inputs, expected in (
+        (SyncExpert, (mel, window), tasks.EXPERT_WORK),
+        (Generator, (mel, faces), tasks.GENERATOR_WORK),
+        (QualityDiscriminator, (frame,), tasks.DISC_WORK),
+    ):
+        network = build().to("meta").eval()
+        with FlopCounterMode(display=False) as counter:
+            network(*inputs)
+        assert counter.get_total_flops() == pytest.approx(expected, rel=0.005)
+
+
+def test_options_that_do_not_go_together() -> None:
+    for changes, message in (
+        ({"ema": 1.0}, "--ema 1.0: must be between"),
+        ({"schedule": "cosine"}, "--schedule cosine: needs --max_steps"),
+        ({"augment_colour": 0.6}, "--augment_colour 0.6"),
+        ({"clip_grad_norm": 0.0}, "--clip_grad_norm 0.0: must be above 0"),
+        ({"max_hours": -1.0}, "--max_hours -1.0"),
+        ({"objective": "contrastive", "batch_size": 6}, "--batch_size 6 is no 4, 8"),
+        ({"accumulate": 0}, "--accumulate 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            config(**changes)
+    assert dataclasses.asdict(config())["ema"] is None

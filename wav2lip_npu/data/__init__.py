@@ -1,0 +1,1 @@
+"""Training samples: clips on disk, which windows are drawn, batches of them."""

@@ -1,0 +1,191 @@
+"""Preprocessed clips on disk: which are usable, their crops, and their mel spectrograms."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import load_audio, melspectrogram
+from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES, WINDOW_ROWS
+
+AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
+MEL = "mel.npy"  # its mel spectrogram, kept
+MIN_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
+
+log = logging.getLogger(__name__)
+
+# Which mel windows a target needs, as their first rows; none if it cannot be a target.
+MelRows = Callable[[int], list[int]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clip:
+    """A folder of crops and audio, and where windows may start in it."""
+
+    folder: Path
+    crops: np.ndarray  # frames that have a crop, rising
+    targets: np.ndarray  # frames from which five crops, and all their mel rows, are there
+    windows: np.ndarray  # frames from which five crops are there
+    mel_rows: int  # rows of its mel spectrogram
+    fingerprint: str  # changes when a crop or the audio does
+
+
+def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]:
+    """The usable clips that a file list names; those that are not are logged with the reason.
+
+    The mel spectrogram of every clip is computed here, once, and kept beside its audio.
+
+    Args:
+        data_root: what the list's lines are relative to.
+        filelist: a clip's folder a line; where there is none of that name, what follows a space
+            is ignored, as LRS2's lists need it.
+        mel_rows: the speech that a target must have.
+
+    Raises:
+        UserError: no list, or no usable clip in it.
+    """
+    if not filelist.is_file():
+        raise UserError(
+            f"{filelist}: no such file; wav2lip-npu filelists writes it, or list there a clip's "
+            "folder a line, relative to --data_root"
+        )
+    lines = filelist.read_text(encoding="utf-8").splitlines()
+    folders = [_folder(data_root, line.strip()) for line in lines if line.strip()]
+
+    def read(folder: Path) -> Clip | UserError:
+        try:
+            return _read_clip(folder, mel_rows)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        title = f"reading {filelist.name}"
+        results = list(tqdm(pool.map(read, folders), title, len(folders), disable=None))
+    clips = [result for result in results if isinstance(result, Clip)]
+    rejected = [result for result in results if isinstance(result, UserError)]
+    if not clips:
+        first = f"; the first: {rejected[0]}" if rejected else ""
+        raise UserError(f"{filelist}: none of its {len(folders)} clips is usable{first}")
+    for error in rejected:
+        log.warning("left out: %s", error)
+    log.info("%s: %d clips, %d left out", filelist, len(clips), len(rejected))
+    return clips
+
+
+def _folder(data_root: Path, line: str) -> Path:
+    whole = data_root / line
+    return whole if whole.is_dir() else data_root / line.split()[0]
+
+
+def _read_clip(folder: Path, mel_rows: MelRows) -> Clip:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    numbers, fingerprint = _list_files(folder)
+    if len(numbers) < MIN_FRAMES:
+        raise UserError(f"{folder}: {len(numbers)} crops, {MIN_FRAMES} are needed")
+    rows = load_mel(folder).shape[1]
+    crops = set(numbers)
+    windows = [s for s in numbers if crops.issuperset(range(s, s + WINDOW_FRAMES))]
+    targets = [
+        s for s in windows if (all_rows := mel_rows(s)) and max(all_rows) + WINDOW_ROWS <= rows
+    ]
+    if not targets or len(windows) < 2:
+        raise UserError(f"{folder}: no {WINDOW_FRAMES} crops in a row with speech to them")
+    return Clip(
+        folder=folder,
+        crops=np.array(numbers),
+        targets=np.array(targets),
+        windows=np.array(windows),
+        mel_rows=rows,
+        fingerprint=fingerprint,
+    )
+
+
+def _list_files(folder: Path) -> tuple[list[int], str]:
+    """The crops' numbers, rising, and a fingerprint of crops and audio by size and time."""
+    numbers, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 (a Path costs ten times)
+            crop = suffix == ".jpg" and stem.isdecimal()
+            if crop:
+                numbers.append(int(stem))
+            if crop or entry.name == AUDIO:
+                status = entry.stat()
+                files.append((entry.name, status.st_size, status.st_mtime_ns))
+    digest = hashlib.blake2b(repr(sorted(files)).encode(), digest_size=8)
+    return sorted(numbers), digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def load_mel(folder: Path) -> np.ndarray:
+    """The mel spectrogram of a clip, float32 (80, rows): computed once, then kept on disk.
+
+    Raises:
+        UserError: the clip has no audio that can be read.
+    """
+    sound, cache = folder / AUDIO, folder / MEL
+    if cache.is_file() and sound.is_file() and cache.stat().st_mtime >= sound.stat().st_mtime:
+        return np.load(cache)
+    mel = melspectrogram(load_audio(sound))
+    partial = cache.with_name(f".{MEL}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, mel)
+        partial.replace(cache)
+    except OSError:  # a read-only data set: computed again in every run
+        partial.unlink(missing_ok=True)
+    return mel
+
+
+def load_crops(folder: Path, numbers: Sequence[int]) -> np.ndarray:
+    """Crops as the networks see them, uint8 (len(numbers), 96, 96, 3) BGR.
+
+    Raises:
+        UserError: a crop cannot be decoded.
+    """
+    faces = np.empty((len(numbers), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for face, number in zip(faces, numbers, strict=True):
+        path = folder / f"{number}.jpg"
+        crop = cv2.imread(str(path))
+        if crop is None:
+            raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
+        cv2.resize(crop, (FACE_SIZE, FACE_SIZE), dst=face)
+    return faces
+
+
+class ClipFiles:
+    """Windows from the clips' own files: crops are decoded each time; see ``data.Store``."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self.folders = [clip.folder for clip in clips]
+
+    def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
+        """See ``data.Store``."""
+        windows = [
+            load_crops(self.folders[clip], range(start, start + WINDOW_FRAMES))
+            for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
+        ]
+        faces = torch.from_numpy(np.stack(windows))
+        return faces[:, :, LOWER_HALF:].contiguous() if lower else faces
+
+    def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """See ``data.Store``."""
+        windows = [
+            [load_mel(self.folders[clip])[:, row : row + WINDOW_ROWS] for row in rows_of_clip]
+            for clip, rows_of_clip in zip(clips.tolist(), rows.tolist(), strict=True)
+        ]
+        return torch.from_numpy(np.array(windows))

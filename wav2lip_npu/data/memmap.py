@@ -1,0 +1,243 @@
+"""Packed clips: all crops as 96 × 96 pixels in one file, all mels in another, read by mapping.
+
+A pack is three files named by the list and a digest of the clips' fingerprints:
+``train-1f2e3d4c.crops`` (uint8, crop by crop), ``.mels`` (float32, row by row, 80 a row) and
+``.json``, written last, with a checksum for each clip. Another state of the clips is another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wav2lip_npu.data.clips import Clip, load_crops, load_mel
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import MEL_BANDS
+from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES, WINDOW_ROWS
+from wav2lip_npu.runtime.device import Device, usable_cores
+
+FORMAT = 1  # a higher one is another layout of the files
+CROP_SHAPE = (FACE_SIZE, FACE_SIZE, 3)
+CROP_BYTES = FACE_SIZE * FACE_SIZE * 3
+ROW_BYTES = MEL_BANDS * 4  # float32
+PART = 256  # crops that are decoded together: 7 MB
+SPOT_CHECKS = 8  # clips whose checksums are compared each time a pack is opened
+GIB = 2**30
+
+log = logging.getLogger(__name__)
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class PackedClips:
+    """Windows from a pack, on disk or on a device; see ``data.Store``."""
+
+    def __init__(self, base: Path, clips: Sequence[Clip]) -> None:
+        """Describe a pack that is there; its files are opened when they are first read."""
+        self._base = base
+        self._crops = [clip.crops.astype(np.int32) for clip in clips]
+        self._first_rows = np.cumsum([0, *(clip.mel_rows for clip in clips)])
+        self._first_crops = np.cumsum([0, *(len(clip.crops) for clip in clips)])
+        self._halves: torch.Tensor | None = None  # two of each crop
+        self._rows: torch.Tensor | None = None
+        self.resident = False  # on a device
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker process, which maps the files itself."""
+        return {**self.__dict__, "_halves": None, "_rows": None}
+
+    def move(self, device: Device) -> None:
+        """Have all crops and mels on a device, and gather windows there.
+
+        Raises:
+            UserError: it has no room for them.
+        """
+        size = int(self._first_crops[-1]) * CROP_BYTES + int(self._first_rows[-1]) * ROW_BYTES
+        free = device.free_memory()
+        if free is not None and size > free:
+            raise UserError(
+                f"--data_on_device: the crops take {size / GIB:.1f} GiB and {device.torch_device} "
+                f"has {free / GIB:.1f} GiB free; leave it out"
+            )
+        self._open()
+        assert self._halves is not None and self._rows is not None
+        self._halves = device.load(self._halves)
+        self._rows = device.load(self._rows)
+        self.resident = True
+        log.info("%s: %.2f GiB live on %s", self._base.name, size / GIB, device.torch_device)
+
+    def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
+        """See ``data.Store``."""
+        places = [
+            np.searchsorted(self._crops[clip], start)
+            for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
+        ]
+        crops = (self._first_crops[clips] + places)[:, None] + np.arange(WINDOW_FRAMES)
+        halves = 2 * crops[..., None] + (np.array([1]) if lower else np.arange(2))
+        height = FACE_SIZE - LOWER_HALF if lower else FACE_SIZE
+        faces = self._gather("_halves", halves)
+        return torch.as_tensor(faces.reshape(len(clips), WINDOW_FRAMES, height, FACE_SIZE, 3))
+
+    def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """See ``data.Store``."""
+        first = self._first_rows[clips][:, None] + rows
+        windows = self._gather("_rows", first[..., None] + np.arange(WINDOW_ROWS))
+        upright = windows.reshape(*rows.shape, WINDOW_ROWS, MEL_BANDS).swapaxes(-1, -2)
+        if isinstance(upright, np.ndarray):
+            return torch.from_numpy(np.ascontiguousarray(upright))
+        return upright.contiguous()
+
+    def _gather(self, name: str, numbers: np.ndarray) -> np.ndarray | torch.Tensor:
+        if self._halves is None:
+            self._open()
+        source, flat = getattr(self, name), numbers.reshape(-1)
+        if source.is_cpu:  # NumPy has one thread, which does this faster than torch's several
+            return source.numpy().take(flat, axis=0)
+        return source.index_select(0, torch.from_numpy(flat).to(source.device))
+
+    def _open(self) -> None:
+        crops, mels = _map(self._base)
+        self._halves = torch.from_numpy(crops.reshape(-1, LOWER_HALF, FACE_SIZE, 3))
+        self._rows = torch.from_numpy(mels)
+
+
+def _map(base: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Crops (N, 96, 96, 3) and mel rows (M, 80) of a pack, as they lie on the disk."""
+    # Mapped for writing, which torch asks for; "c" keeps what is written to itself.
+    crops = np.memmap(base.with_suffix(".crops"), np.uint8, "c").reshape(-1, *CROP_SHAPE)
+    mels = np.memmap(base.with_suffix(".mels"), np.float32, "c").reshape(-1, MEL_BANDS)
+    return crops, mels
+
+
+def open_packed(
+    clips: Sequence[Clip], folder: Path, name: str, *, limit_gb: float | None, build: bool = True
+) -> PackedClips | None:
+    """The pack of these clips; it is made if it is not there, or not as the clips are now.
+
+    Args:
+        clips: what it holds.
+        folder: where packs are.
+        name: of the list, which keeps one pack.
+        limit_gb: GiB that it may take; None is half of what is free there.
+        build: whether to make one that is missing.
+
+    Returns:
+        None if it may not be made, is too large, or cannot be written: read the files instead.
+
+    Raises:
+        UserError: a crop cannot be read.
+    """
+    if limit_gb == 0:
+        return None
+    size = sum(len(clip.crops) * CROP_BYTES + clip.mel_rows * ROW_BYTES for clip in clips)
+    prints = "".join(clip.fingerprint for clip in clips)
+    names = "\n".join(str(clip.folder) for clip in clips)
+    digest = hashlib.blake2b(f"{FORMAT}{names}{prints}".encode(), digest_size=4).hexdigest()
+    base = folder / f"{name}-{digest}"
+    checked = np.linspace(0, len(clips) - 1, min(SPOT_CHECKS, len(clips))).astype(int)
+    if (problem := _problem(base, clips, checked)) is None:
+        log.info("%s: packed in %s", name, base.with_suffix(".crops"))
+        return PackedClips(base, clips)
+    if not build:
+        return None
+    if base.with_suffix(".json").is_file():
+        log.warning("%s: %s; packing anew", base.with_suffix(".crops"), problem)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{name}-*"):
+            old.unlink()
+        limit = shutil.disk_usage(folder).free / 2 if limit_gb is None else limit_gb * GIB
+        if size > limit:
+            log.info(
+                "%s: packed crops would take %.2f GiB, %.2f GiB are allowed (--cache_gb): "
+                "the JPEGs are read instead", name, size / GIB, limit / GIB,
+            )  # fmt: skip
+            return None
+        log.info("%s: packing %d clips, %.2f GiB, in %s", name, len(clips), size / GIB, folder)
+        _build(base, clips)
+    except OSError as error:
+        log.warning("%s: crops cannot be packed (%s): the JPEGs are read instead", name, error)
+        return None
+    if (problem := _problem(base, clips, range(len(clips)))) is not None:
+        raise UserError(
+            f"{base.with_suffix('.crops')}: {problem}, just written; is the disk sound?"
+        )
+    return PackedClips(base, clips)
+
+
+def _problem(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> str | None:
+    """What is wrong with a pack, or None; checksums are compared of the clips ``checked``."""
+    try:
+        sums = json.loads(base.with_suffix(".json").read_text())["checksums"]
+        crops, mels = _map(base)
+    except (OSError, ValueError, KeyError) as error:
+        return f"not a whole pack ({error})"
+    first_crop = [0, *accumulate(len(clip.crops) for clip in clips)]
+    first_row = [0, *accumulate(clip.mel_rows for clip in clips)]
+    if (len(crops), len(mels), len(sums)) != (first_crop[-1], first_row[-1], len(clips)):
+        return "not of the size that it should be"
+    for place in checked:
+        faces = crops[first_crop[place] : first_crop[place + 1]]
+        rows = mels[first_row[place] : first_row[place + 1]]
+        if [zlib.crc32(faces.data), zlib.crc32(rows.data)] != sums[place]:
+            return f"damaged at {clips[place].folder.name}"
+    return None
+
+
+def _build(base: Path, clips: Sequence[Clip]) -> None:
+    """Write the files of a pack; the last one, with the checksums, appears when all is there."""
+    sums = [[0, 0] for _ in clips]
+    parts = [
+        (place, clip.folder, clip.crops[start : start + PART].tolist())
+        for place, clip in enumerate(clips)
+        for start in range(0, len(clip.crops), PART)
+    ]
+
+    def decode(part: tuple[int, Path, list[int]]) -> tuple[int, np.ndarray]:
+        place, folder, numbers = part
+        return place, load_crops(folder, numbers)
+
+    bar = tqdm(total=sum(len(clip.crops) for clip in clips), unit="crop", disable=None)
+    threads = usable_cores()
+    with ThreadPoolExecutor(threads) as pool, bar:
+        with base.with_suffix(".crops").open("wb") as file:
+            for place, faces in _in_order(pool, decode, parts, ahead=2 * threads):
+                file.write(faces.data)
+                sums[place][0] = zlib.crc32(faces.data, sums[place][0])
+                bar.update(len(faces))
+        with base.with_suffix(".mels").open("wb") as file:
+            mels = _in_order(pool, load_mel, [clip.folder for clip in clips], ahead=2 * threads)
+            for place, mel in enumerate(mels):
+                rows = np.ascontiguousarray(mel.T)
+                file.write(rows.data)
+                sums[place][1] = zlib.crc32(rows.data)
+    partial = base.with_suffix(".partial")
+    partial.write_text(json.dumps({"format": FORMAT, "checksums": sums}))
+    partial.replace(base.with_suffix(".json"))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], *, ahead: int
+) -> Iterator[Result]:
+    """Results in the order of the jobs, of which no more than ``ahead`` are under way."""
+    waiting: deque[Future[Result]] = deque()
+    for job in jobs:
+        waiting.append(pool.submit(work, job))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,134 @@
+"""Runs a trained generator, by torch or by ONNX Runtime: crops and mels in, faces out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.fusion import fold, fuse
+from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF
+from wav2lip_npu.models import Generator
+from wav2lip_npu.runtime.device import Device
+
+ONNX = ".onnx"
+
+
+class Backend(Protocol):
+    """Something that runs a generator."""
+
+    def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 80, 16), (B, 6, 96, 96) → (B, 3, 96, 96), see ``Generator``; all float32."""
+        ...
+
+
+class Artist:
+    """Draws faces that speak."""
+
+    def __init__(self, backend: Backend, device: Device) -> None:
+        self._backend = backend
+        self._device = device
+
+    @torch.inference_mode()
+    def draw(
+        self, faces: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
+    ) -> np.ndarray:
+        """Draw faces, each in its own pose, speaking its mel rows.
+
+        Args:
+            faces: (96, 96, 3) BGR uint8 each.
+            chunks: (80, 16) mel rows for each.
+            pad_to: batch size where the device wants always the same.
+
+        Returns:
+            uint8 (n, 96, 96, 3) BGR.
+        """
+        count = len(faces)
+        if not count:
+            return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
+        more = max(0, pad_to - count) if self._device.wants_fixed_shapes else 0
+        batch = self._device.put(
+            {
+                "faces": torch.from_numpy(np.stack(faces + faces[-1:] * more)),
+                "mel": torch.from_numpy(np.stack(chunks + chunks[-1:] * more)).unsqueeze(1),
+            }
+        )
+        reference = batch["faces"].permute(0, 3, 1, 2).float() / 255
+        masked = reference.clone()
+        masked[:, :, LOWER_HALF:] = 0
+        drawn = self._backend(batch["mel"], torch.cat([masked, reference], dim=1))
+        pixels = (drawn.float() * 255).to(torch.uint8)[:count]  # truncated, as the original does
+        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def open_artist(path: Path, backend: str, device: Device) -> Artist:
+    """Load a generator.
+
+    Args:
+        path: a checkpoint, or a file of ``export``.
+        backend: one of ``config.BACKENDS``.
+        device: where it runs, and its arithmetic.
+
+    Raises:
+        UserError: no such file, not a generator's, or not for this backend.
+    """
+    if (path.suffix == ONNX) != (backend == "onnx"):
+        wanted = f"an {ONNX} file, as export --onnx writes" if backend == "onnx" else "a checkpoint"
+        raise UserError(f"{path}: --backend {backend} runs {wanted}")
+    if backend == "onnx":
+        return Artist(OnnxBackend(path, device), device)
+    with torch.device("meta"):  # no weights are drawn that the file's replace
+        generator = Generator()
+    checkpoint.load_network(generator, checkpoint.read(path))
+    return Artist(TorchBackend(generator.float(), device), device)
+
+
+class TorchBackend:
+    """A generator prepared for inference: normalisation folded in, weights in the precision."""
+
+    def __init__(self, generator: Generator, device: Device) -> None:
+        folded = fold(generator.eval().requires_grad_(False))
+        self._dtype = device.dtype or torch.float32
+        network = device.place(folded.to(self._dtype))
+        self._network = fuse(network) if device.has_onednn else network
+
+    def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+        """See ``Backend``."""
+        drawn: torch.Tensor = self._network(mel.to(self._dtype), faces.to(self._dtype))
+        return drawn
+
+
+class OnnxBackend:
+    """A generator in ONNX Runtime."""
+
+    def __init__(self, path: Path, device: Device) -> None:
+        """Open the file.
+
+        Raises:
+            UserError: ONNX Runtime is not installed, or cannot open it.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError("--backend onnx: pip install onnxruntime") from error
+        if not path.is_file():
+            raise UserError(f"{path}: no such file (generator)")
+        there = onnxruntime.get_available_providers()
+        providers = [name for name in device.onnx_providers if name in there]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # it raises a dozen kinds of its own
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{path}: ONNX Runtime cannot open it ({reason})") from error
+        self._place = device.torch_device
+
+    def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+        """See ``Backend``."""
+        given = {"mel": mel.cpu().numpy(), "faces": faces.cpu().numpy()}
+        return torch.from_numpy(self._session.run(None, given)[0]).to(self._place)

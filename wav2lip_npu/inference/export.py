@@ -1,0 +1,107 @@
+"""A generator for inference only, without what training needs."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.config import ExportConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.backends import ONNX, OnnxBackend
+from wav2lip_npu.inference.fusion import fold
+from wav2lip_npu.media.audio import MEL_BANDS
+from wav2lip_npu.mel import FACE_SIZE, WINDOW_ROWS
+from wav2lip_npu.models import Generator
+from wav2lip_npu.runtime.device import Device
+
+SUFFIXES = (".pth", checkpoint.SAFETENSORS)
+OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
+COMPARED = (1, 3)  # batch sizes
+AGREES = 1e-4  # largest difference of a pixel in [0, 1] between ONNX Runtime and torch
+
+log = logging.getLogger(__name__)
+
+
+def export(config: ExportConfig) -> None:
+    """Write the generator's weights twice: as the original reads them, and as safetensors.
+
+    Raises:
+        UserError: no generator in the checkpoint, or no average where it is asked for, or the disk
+            failed, or what ONNX Runtime computes is not what torch does.
+    """
+    found = checkpoint.read(config.checkpoint_path)
+    averaged = config.weights == "ema" or (config.weights == "auto" and "ema" in found.extra)
+    chosen = found.averaged() if averaged else found
+    generator = Generator()
+    checkpoint.load_network(generator, chosen)
+    weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
+    about = {"step": str(found.global_step), "weights": "ema" if averaged else "raw"}
+    content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
+    pth, tensors = (config.outfile.with_suffix(suffix) for suffix in SUFFIXES)
+    checkpoint.write(pth, lambda path: torch.save(content, path))
+    checkpoint.write(tensors, lambda path: save_file(weights, path, metadata=about))
+    log.info("%s weights of step %d: %s and %s", about["weights"], found.global_step, pth, tensors)
+    if config.onnx:
+        target = config.outfile.with_suffix(ONNX)
+        checkpoint.write(target, lambda path: _write_onnx(generator, path))
+        difference = _compare(generator, target)
+        log.info("%s: within %.1e of torch, for batches of any size", target, difference)
+
+
+def _write_onnx(generator: Generator, path: Path) -> None:
+    """The generator with its normalisation folded in: ``mel``, ``faces`` → ``drawn``.
+
+    Raises:
+        UserError: onnx is not installed.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError("--onnx: pip install onnx onnxruntime")
+    network = fold(copy.deepcopy(generator).eval().requires_grad_(False))
+    # The exporter by tracing, which every torch 2 has; the newer one needs onnxscript.
+    known = inspect.signature(torch.onnx.export).parameters
+    tracing: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls itself old
+        torch.onnx.export(
+            network,
+            _inputs(2),
+            str(path),
+            input_names=["mel", "faces"],
+            output_names=["drawn"],
+            dynamic_axes={name: {0: "batch"} for name in ("mel", "faces", "drawn")},
+            opset_version=OPSET,
+            **tracing,
+        )
+
+
+def _inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    numbers = torch.Generator().manual_seed(batch)
+    mel = torch.rand(batch, 1, MEL_BANDS, WINDOW_ROWS, generator=numbers) * 8 - 4
+    return mel, torch.rand(batch, 6, FACE_SIZE, FACE_SIZE, generator=numbers)
+
+
+@torch.inference_mode()
+def _compare(generator: Generator, path: Path) -> float:
+    """The largest difference between a pixel of ONNX Runtime's and torch's.
+
+    Raises:
+        UserError: it is too large; the file is removed.
+    """
+    run = OnnxBackend(path, Device.open("cpu"))
+    network = generator.eval()
+    worst = max(
+        float((run(*given) - network(*given)).abs().max()) for given in map(_inputs, COMPARED)
+    )
+    if not worst < AGREES:
+        path.unlink()
+        raise UserError(f"{path}: pixels differ by up to {worst:.1e} from torch's; not written")
+    return worst

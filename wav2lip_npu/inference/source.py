@@ -1,0 +1,116 @@
+"""The pictures of ``--face``, in the order in which they are shown while there is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import count, islice
+
+import cv2
+import numpy as np
+
+from wav2lip_npu.config import InferConfig
+from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.video_reader import Frame
+
+HELD_BYTES = 2**26  # of pictures that are decoded to be played backwards: 64 MiB
+
+
+class Footage:
+    """A video or a still image, reduced, turned and cropped as the options say."""
+
+    def __init__(self, config: InferConfig) -> None:
+        """Look into the file.
+
+        Raises:
+            UserError: no such file, or neither a video nor an image.
+        """
+        assert config.face is not None
+        self.path = config.face
+        self.still = config.static
+        self.info: video.VideoInfo | None = None
+        if video.is_image(config.face):
+            self.still = True
+            self.fps = Fraction(config.fps).limit_denominator(1001)
+        else:
+            self.info = video.probe(config.face)
+            if config.rotate:
+                self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
+            self.fps = self.info.fps
+        self._resize_factor = config.resize_factor
+        self._rotate = config.rotate
+        self._crop = config.crop
+
+    def frames(self) -> Iterator[Frame]:
+        """All pictures in order; of a still, the one there is."""
+        if self.info is None:
+            yield self._edit(Frame(time=0.0, image=video.read_image(self.path)))
+            return
+        frames = video.at_rate(video.read_frames(self.path), self.fps)
+        for frame in islice(frames, 1) if self.still else frames:
+            yield self._edit(frame)
+
+    def again(self, loop: str, length: int, last: Frame) -> Iterator[tuple[int, Frame]]:
+        """What follows the pictures when they have all been shown.
+
+        Args:
+            loop: one of ``config.LOOPS``.
+            length: how many there are.
+            last: the last of them.
+
+        Yields:
+            A picture's number, from 0, and the picture; without end, unless ``loop`` is "cut".
+        """
+        if loop == "cut":
+            return
+        if loop == "hold" or length == 1:
+            while True:
+                yield length - 1, last
+        for turn in count():
+            if loop == "repeat":
+                yield from enumerate(islice(self.frames(), length))
+            elif turn % 2:
+                yield from islice(enumerate(self.frames()), 1, length)
+            else:
+                yield from self._backwards(length - 1, last)
+
+    def _backwards(self, stop: int, last: Frame) -> Iterator[tuple[int, Frame]]:
+        """The pictures before number ``stop``, from the last to the first, block by block."""
+        block = max(1, HELD_BYTES // (last.image.nbytes * 3 // 2))  # and as decoded
+        while stop > 0:
+            start = max(0, stop - block)
+            numbered = enumerate(self._part(start, stop), start=start)
+            yield from reversed([*numbered])
+            stop = start
+
+    def _part(self, start: int, stop: int) -> Iterator[Frame]:
+        assert self.info is not None
+        # From a second before, as time stamps of decoders and containers may differ a little.
+        since = self.info.start + start / float(self.fps) - 1.0
+        frames = video.at_rate(
+            video.read_frames(self.path, since=since if since > self.info.start else None),
+            self.fps,
+            origin=self.info.start,
+            first=start,
+        )
+        for frame in islice(frames, stop - start):
+            yield self._edit(frame)
+
+    def _edit(self, frame: Frame) -> Frame:
+        image = frame.image
+        height, width = image.shape[:2]
+        if self._resize_factor > 1:
+            image = cv2.resize(image, (width // self._resize_factor, height // self._resize_factor))
+        if self._rotate:
+            image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+        if self._crop != (0, -1, 0, -1):
+            image = self._cropped(image)
+        return frame if image is frame.image else Frame(time=frame.time, image=image)
+
+    def _cropped(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        top, bottom, left, right = self._crop
+        bottom, right = (height if bottom == -1 else bottom), (width if right == -1 else right)
+        x1, y1, x2, y2 = video.rectangle("--crop", (top, bottom, left, right), image)
+        return image[y1:y2, x1:x2]

@@ -1,0 +1,1 @@
+"""Videos to training clips, and clips to file lists."""

@@ -1,0 +1,273 @@
+"""File lists from a tree of preprocessed clips, so that no speaker is in two of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+from wav2lip_npu.config import FilelistsConfig
+from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
+from wav2lip_npu.errors import UserError
+
+SPEAKER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
+# Folders that corpora are divided into, which are no speakers; some are official lists.
+PARTS = {
+    **{"test": "test", "val": "val", "valid": "val", "validation": "val"},
+    **dict.fromkeys(("main", "pretrain", "trainval", "train", "dev")),
+}
+NAMED = 10  # clips left out that the log names
+
+Lists = dict[str, list[str]]  # "train", "val" and "test": the clips of each
+
+log = logging.getLogger(__name__)
+
+
+def write_filelists(config: FilelistsConfig) -> Lists:
+    """Write ``train.txt``, ``val.txt`` and ``test.txt``: a clip's folder a line, sorted.
+
+    Returns:
+        The clips of each list, as they were written.
+
+    Raises:
+        UserError: no such folder, too few usable clips, or a list there that would be changed.
+    """
+    clips = _usable_clips(config.data_root)
+    lists = divide(clips, {"val": config.val, "test": config.test}, config.seed)
+    if not lists["train"] or not lists["val"]:
+        raise UserError(
+            f"--data_root {config.data_root}: its {len(clips)} usable clips are too few, or all of "
+            "them below test or val; two videos are needed, one to train on and one to validate on"
+        )
+    _write(config.filelists, lists, overwrite=config.overwrite)
+    _summarize(config, lists)
+    return lists
+
+
+def _usable_clips(root: Path) -> list[str]:
+    """The clips to list; those that are left out are logged.
+
+    Raises:
+        UserError: no such folder, or no usable clip in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"--data_root {root}: no such folder")
+    clips, left_out = find_clips(root)
+    if not clips:
+        reason = f"; left out: {left_out[0]}" if left_out else ""
+        raise UserError(
+            f"--data_root {root}: no usable clip in it, at any depth (a clip is a folder of "
+            f"{MIN_FRAMES} crops or more, 0.jpg, 1.jpg …, and {AUDIO}){reason}"
+        )
+    for reason in left_out[:NAMED]:
+        log.warning("left out: %s", reason)
+    if len(left_out) > NAMED:
+        log.warning("left out: %d clips in all", len(left_out))
+    return clips
+
+
+def find_clips(root: Path) -> tuple[list[str], list[str]]:
+    """Look for clips at any depth; links are followed, hidden folders are not entered.
+
+    Only names are read, no file is opened or asked for its size: trees have millions of files.
+
+    Returns:
+        The usable clips, relative to ``root``, sorted; and what is wrong with each of the others.
+    """
+    clips, left_out = [], []
+    seen = set()  # so that links neither go round in circles nor put a clip into two lists
+    folders = [("", root.resolve())]
+    while folders:
+        name, folder = folders.pop()
+        if folder in seen:
+            continue
+        seen.add(folder)
+        try:
+            crops, has_audio, below = _look_into(folder)
+        except OSError as error:
+            left_out.append(f"{folder}: {error.strerror}")
+            continue
+        if name and (crops or has_audio):
+            fault = _fault(name, crops, has_audio)
+            if fault is None:
+                clips.append(name)
+            else:
+                left_out.append(fault)
+        if not name or not crops:
+            names = sorted(below, reverse=True)  # the first is looked into next
+            folders += [(f"{name}/{child}".lstrip("/"), below[child]) for child in names]
+    return sorted(clips), sorted(left_out)
+
+
+def _look_into(folder: Path) -> tuple[int, bool, dict[str, Path]]:
+    """How many crops there are, whether audio is, and the folders below: name → real path."""
+    crops, has_audio, below = 0, False, {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".jpg") and entry.name[:-4].isdecimal():
+                crops += 1
+            elif entry.name == AUDIO:
+                has_audio = True
+            elif not entry.name.startswith(".") and entry.is_dir():
+                path = folder / entry.name
+                below[entry.name] = path.resolve() if entry.is_symlink() else path
+    return crops, has_audio, below
+
+
+def _fault(clip: str, crops: int, has_audio: bool) -> str | None:
+    if crops < MIN_FRAMES:
+        return f"{clip}: {crops} crops, {MIN_FRAMES} are needed"
+    if not has_audio:
+        return f"{clip}: no {AUDIO}"
+    if clip.encode(errors="ignore").decode().splitlines() != [clip.strip()]:
+        return f"{clip!r}: a name that a list, in UTF-8, cannot hold"
+    return None
+
+
+def speaker_of(clip: str) -> str | None:
+    """The speaker whom a clip's path tells: the folder that it is in, unless it is a corpus's part.
+
+    A folder that is named as GRID's speakers are, ``s1`` or ``s1/video/mpg_6000``, goes before.
+    """
+    folders = clip.split("/")[:-1]
+    for folder in folders:
+        if SPEAKER.fullmatch(folder):
+            return folder
+    return folders[-1] if folders and folders[-1].lower() not in PARTS else None
+
+
+def video_of(clip: str) -> str:
+    """The path that the shots of one video, ``00001-shot1`` and so on, have in common."""
+    return re.sub(r"-shot\d+$", "", clip)
+
+
+def official_list(clip: str) -> str | None:
+    """The list that a clip's path puts it into: "test" for LRS3's ``test/<speaker>/00001``."""
+    lists = {PARTS.get(folder.lower()) for folder in clip.split("/")[:-1]}
+    return next((name for name in ("test", "val") if name in lists), None)
+
+
+def divide(clips: list[str], shares: dict[str, float], seed: int) -> Lists:
+    """Divide clips by their speakers, or by videos where speakers are unknown or too few.
+
+    Speakers are too few if train would keep less than half of its share.
+
+    Args:
+        clips: paths relative to the data root.
+        shares: of "val" and "test", of the clips that are in no official list. An official list
+            gets no others.
+        seed: another seed, another choice.
+
+    Returns:
+        The clips of each list, sorted. "test" is empty rather than "train" or "val"; those are
+        empty if there are too few videos.
+    """
+    lists = _divide_groups(clips, lambda clip: speaker_of(clip) or video_of(clip), shares, seed)
+    for_train = (1 - sum(shares.values())) * sum(official_list(clip) is None for clip in clips)
+    if lists["val"] and len(lists["train"]) >= for_train / 2:
+        return lists
+    speakers = len({speaker_of(clip) for clip in clips} - {None})
+    if speakers == 1:
+        log.warning(
+            "one speaker only: split by clip, so validation hears a voice that training knows"
+        )
+    elif speakers:
+        log.warning(
+            "%d speakers only: split by clip, so validation hears voices that training knows",
+            speakers,
+        )
+    lists = _divide_groups(clips, video_of, shares, seed)
+    if not lists["train"] or not lists["val"]:
+        lists = _divide_groups(clips, video_of, {**shares, "test": 0.0}, seed)
+    return lists
+
+
+def _divide_groups(
+    clips: list[str], group_of: Callable[[str], str], shares: dict[str, float], seed: int
+) -> Lists:
+    groups: dict[str, list[str]] = {}
+    for clip in clips:
+        groups.setdefault(group_of(clip), []).append(clip)
+    lists: Lists = {"train": [], "val": [], "test": []}
+    free = {}
+    for group, members in groups.items():
+        official = {official_list(clip) for clip in members}
+        if official == {None}:
+            free[group] = members
+        else:
+            lists["test" if "test" in official else "val"] += members
+    total = sum(map(len, free.values()))
+    for name in ("test", "val"):
+        if not lists[name]:
+            wanted = round(shares[name] * total, 6)  # 7, where floats make 7.000000000000001 of it
+            _fill(lists[name], free, wanted, f"{seed} {name}")
+    lists["train"] = [clip for members in free.values() for clip in members]
+    return {name: sorted(members) for name, members in lists.items()}
+
+
+def _fill(chosen: list[str], free: dict[str, list[str]], wanted: float, key: str) -> None:
+    """Move groups from ``free``, but its last, until ``wanted`` clips are chosen.
+
+    The order is a hash's: clips that are added later hardly change what is chosen. Groups that are
+    larger than the whole list is to be come last, the smallest first.
+    """
+
+    def rank(group: str) -> tuple[float, bytes]:
+        return max(len(free[group]), wanted), blake2b(f"{key} {group}".encode()).digest()
+
+    for group in sorted(free, key=rank)[:-1]:
+        if len(chosen) >= wanted:
+            break
+        chosen += free.pop(group)
+
+
+def _write(folder: Path, lists: Lists, *, overwrite: bool) -> None:
+    """Write each list whole or not at all.
+
+    Raises:
+        UserError: ``folder`` is a file, or has a list of other content and it is not to be lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--filelists {folder}: is a file; name a folder")
+    contents = {
+        folder / f"{name}.txt": "".join(f"{clip}\n" for clip in clips).encode()
+        for name, clips in lists.items()
+    }
+    for path, content in contents.items():
+        if not overwrite and path.exists() and path.read_bytes() != content:
+            raise UserError(
+                f"{path}: is there with other clips; give --overwrite to replace it, or another "
+                "folder as --filelists"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(content)
+        partial.replace(path)
+
+
+def _summarize(config: FilelistsConfig, lists: Lists) -> None:
+    """Log what is in each list, and what keeps the lists apart."""
+    known, unknown = [], 0  # the speakers of each list; clips without
+    for name, clips in lists.items():
+        speakers = [speaker_of(clip) for clip in clips]
+        known.append(set(speakers) - {None})
+        unknown += speakers.count(None)
+        log.info(
+            "%s.txt: %d clips%s%s%s", name, len(clips),
+            f" of {len(known[-1])} speakers" if known[-1] else "",
+            f", {speakers.count(None)} of unknown speakers" if None in speakers else "",
+            ", the official part" if any(official_list(clip) == name for clip in clips) else "",
+        )  # fmt: skip
+    if config.test and not lists["test"]:
+        log.warning("test.txt: empty, as there are too few clips for it")
+    if sum(map(len, known)) > len(set().union(*known)):
+        log.info("disjoint by clip: speakers are in more than one list")
+    elif unknown:
+        log.info("disjoint by clip: who speaks in %d of them is not known", unknown)
+    else:
+        log.info("disjoint by speaker")
+    log.info("train with --data_root %s --filelists %s", config.data_root, config.filelists)

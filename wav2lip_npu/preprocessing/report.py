@@ -1,0 +1,172 @@
+"""What became of each video in ``preprocess``: one line a clip, a summary, and a contact sheet."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wav2lip_npu.data.clips import AUDIO, load_crops
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.mel import FACE_SIZE, FPS
+
+REPORT = "preprocess_report.jsonl"
+SHEET = "preprocess_contact_sheet.png"
+SHEET_CLIPS, SHEET_CROPS = 16, 10  # rows and columns of the contact sheet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipReport:
+    """One clip: a whole video, or a shot of one."""
+
+    clip: str  # its folder, in the preprocessed root
+    source: str  # the video, in the data root
+    source_bytes: int = 0
+    source_time: int = 0  # of its last change, ns
+    width: int = 0  # of the picture, upright
+    height: int = 0
+    rotation: int = 0  # degrees that it was turned for that, counter-clockwise
+    fps_in: float = 0.0
+    fps_out: float = FPS
+    first_frame: int = 0  # in the video, at 25 a second; not 0 for a later shot only
+    frames: int = 0  # at 25 a second
+    faces: int = 0  # frames with the face that was taken, each a crop
+    people: int = 0  # faces that were followed; also one who was lost and found again counts twice
+    shots: int = 0  # scenes between cuts
+    box_width: float = 0.0  # means, pixels
+    box_height: float = 0.0
+    box_smallest: int = 0  # heights, pixels
+    box_largest: int = 0
+    audio_seconds: float = 0.0
+    audio_rate: int = 0  # of the source, Hz
+    audio_channels: int = 0
+    warnings: list[str] = field(default_factory=list)
+    rejected: str | None = None  # the reason, if nothing was written
+
+
+def report_path(root: Path, rank: int) -> Path:
+    """Where a process writes; those after the first have files of their own until the end."""
+    path = root / REPORT
+    return path if rank == 0 else path.with_suffix(f".{rank}{path.suffix}")
+
+
+def append_reports(path: Path, reports: Iterable[ClipReport]) -> None:
+    """Add the lines of one video, at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(_line(report) for report in reports))
+
+
+def _line(report: ClipReport) -> str:
+    return json.dumps(asdict(report)) + "\n"
+
+
+def read_reports(path: Path) -> dict[str, list[ClipReport]]:
+    """The newest reports of each video, by its path in the data root."""
+    reports: dict[str, dict[str, ClipReport]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(ValueError, TypeError):  # a line that was being written when power failed
+            report = ClipReport(**json.loads(line))
+            of_video = reports.setdefault(report.source, {})
+            for clip, other in list(of_video.items()):
+                if _state(other) != _state(report):  # what the video was before it changed
+                    del of_video[clip]
+            of_video[report.clip] = report
+    return {source: list(of_video.values()) for source, of_video in reports.items()}
+
+
+def _state(report: ClipReport) -> tuple[int, int]:
+    return report.source_bytes, report.source_time
+
+
+def merge_reports(root: Path) -> dict[str, list[ClipReport]]:
+    """Make one sorted file of what several processes, and runs, have written; returns it read."""
+    path = root / REPORT
+    parts = sorted(root.glob(f"{path.stem}.*{path.suffix}"))
+    reports = read_reports(path)
+    for part in parts:
+        reports |= read_reports(part)
+    if reports or path.exists():
+        partial = path.with_suffix(".partial")
+        every = [report for of_video in reports.values() for report in of_video]
+        text = "".join(map(_line, sorted(every, key=lambda report: report.clip)))
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    for part in parts:
+        part.unlink()
+    return reports
+
+
+def is_done(reports: Sequence[ClipReport], video: Path, root: Path) -> bool:
+    """Whether these are reports of the video as it is now, and what they tell of is there."""
+    status = video.stat()
+    return bool(reports) and all(
+        _state(report) == (status.st_size, status.st_mtime_ns)
+        and (report.rejected is not None or (root / report.clip / AUDIO).is_file())
+        for report in reports
+    )
+
+
+def describe(folder: Path, report: ClipReport) -> ClipReport:
+    """A report of a clip that another program has cut."""
+    numbers = [int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal()]
+    return replace(
+        report,
+        frames=max(numbers, default=-1) + 1,
+        faces=len(numbers),
+        warnings=["was there already, cut by another program or version"],
+    )
+
+
+def summarize(reports: Sequence[ClipReport], root: Path) -> None:
+    """Log what there is now, name what was rejected, and draw the contact sheet.
+
+    Raises:
+        UserError: not one clip is usable.
+    """
+    usable = [report for report in reports if report.rejected is None]
+    frames, faces = sum(r.frames for r in usable), sum(r.faces for r in usable)
+    log.info(
+        "%d of %d clips usable: %d frames, %d with a face (%.2f %%), %.1f minutes of audio",
+        len(usable), len(reports), frames, faces, 100 * faces / max(frames, 1),
+        sum(r.audio_seconds for r in usable) / 60,
+    )  # fmt: skip
+    for report in reports:
+        if report.rejected is not None:
+            log.warning("rejected %s", report.rejected)
+        for warning in report.warnings:
+            log.warning("kept %s: %s", report.clip, warning)
+    log.info("report: %s", root / REPORT)
+    if not usable:
+        raise UserError(
+            f"not one of {len(reports)} videos is usable; {root / REPORT} has the reasons"
+        )
+    draw_sheet([report.clip for report in usable], root)
+    log.info("contact sheet: %s", root / SHEET)
+
+
+def draw_sheet(clips: Sequence[str], root: Path) -> None:
+    """Draw crops of some clips, spread over all: a row for each, from its first to its last."""
+    rows = []
+    chosen = np.linspace(0, len(clips) - 1, min(SHEET_CLIPS, len(clips))).astype(int)
+    for clip in (clips[place] for place in chosen):
+        folder = root / clip
+        numbers = sorted(int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal())
+        if not numbers:
+            continue
+        places = np.linspace(0, len(numbers) - 1, SHEET_CROPS).astype(int)
+        crops = load_crops(folder, [numbers[place] for place in places])
+        title = np.full((18, SHEET_CROPS * FACE_SIZE, 3), 255, np.uint8)
+        text = f"{clip}: frames {numbers[0]} to {numbers[-1]}"
+        cv2.putText(title, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        rows += [title, np.concatenate(list(crops), axis=1)]
+    if rows:
+        cv2.imwrite(str(root / SHEET), np.concatenate(rows))

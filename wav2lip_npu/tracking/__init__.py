@@ -1,0 +1,1 @@
+"""Who is where in a video: shot cuts, detections, identities, smoothed boxes."""
