@@ -121,7 +121,7 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
     faces = torch.rand(size, 6, 96, 96)
 
     def contender(run: object, place: device.Device) -> measure.Contender:
-        given = place.put({"mel": mel, "faces": faces})
+        given = place.to_device({"mel": mel, "faces": faces})
 
         @torch.inference_mode()
         def draw() -> measure.Round:
@@ -132,7 +132,7 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
                 count += size
             place.synchronize()
             seconds = time.perf_counter() - start
-            share = count / seconds * GENERATOR_WORK / place.matmul_rate()
+            share = count / seconds * GENERATOR_WORK / place.measured_matmul_flops()
             return measure.Round(seconds=seconds, count=count, extra={"share": share})
 
         return draw
@@ -162,7 +162,7 @@ def main() -> None:
     measure.limit_threads(options.threads)
     print(measure.describe_machine(options.threads))
     try:
-        device.Device.open(options.device).hold_memory()
+        device.Device.open(options.device).tune_malloc()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             results = measure.take_turns(networks(options, folder), options.rounds)

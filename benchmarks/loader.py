@@ -19,21 +19,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
+from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.data import sampler as data
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
 from wav2lip_npu.data.memmap import PackedClips, open_packed
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import load_audio, melspectrogram
-from wav2lip_npu.mel import (
-    FACE_SIZE,
-    LOWER_HALF,
-    WINDOW_FRAMES,
-    WINDOW_ROWS,
-    expert_row,
-    generator_rows,
-)
+from wav2lip_npu.media.audio import load_audio
+from wav2lip_npu.mel import WINDOW_ROWS, generator_mel_starts, melspectrogram, syncnet_mel_start
+from wav2lip_npu.models.inputs import generator_faces, to_float
 from wav2lip_npu.runtime import device
-from wav2lip_npu.training.tasks import as_images, masked
 
 Batch = dict[str, torch.Tensor]
 
@@ -56,11 +50,11 @@ def as_floats(task: str, batches: Iterator[Batch]) -> Iterator[Batch]:
     """Batches made on this CPU into the networks' inputs, which is what the original delivers."""
     for batch in batches:
         if task == "expert":
-            yield {**batch, "faces": as_images(batch["faces"]).flatten(1, 2)}
+            yield {**batch, "faces": to_float(batch["faces"]).flatten(1, 2)}
         else:
-            target = as_images(batch["target"]).transpose(1, 2)
-            reference = as_images(batch["reference"]).transpose(1, 2)
-            faces = torch.cat([masked(target), reference], dim=1)
+            target = to_float(batch["target"]).transpose(1, 2)
+            reference = to_float(batch["reference"]).transpose(1, 2)
+            faces = generator_faces(target, reference)
             yield {"mel": batch["mel"], "faces": faces, "target": target}
 
 
@@ -146,7 +140,7 @@ class Folder(Dataset[Batch]):
 
 def mel_rows(task: str, start: int) -> list[int]:
     """First rows of the mel windows of an item."""
-    return [expert_row(start), *(generator_rows(start) if task == "generator" else [])]
+    return [syncnet_mel_start(start), *(generator_mel_starts(start) if task == "generator" else [])]
 
 
 def read_window(folder: Path, start: int) -> np.ndarray:

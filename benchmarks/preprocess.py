@@ -26,10 +26,10 @@ from face_detection import FaceDetectionError, s3fd
 from tests.formula import fill
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.config_base import PRECISIONS
+from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.mel import FPS
 from wav2lip_npu.preprocessing.clip import cut_video
 from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime import device

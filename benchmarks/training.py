@@ -19,17 +19,17 @@ import torch
 
 from benchmarks import measure, original
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.data import sampler as data
 from wav2lip_npu.data.clips import ClipFiles, read_clips
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import SyncExpert
+from wav2lip_npu.models import SyncNet
 from wav2lip_npu.runtime import device
-from wav2lip_npu.training.tasks import ExpertTask, GeneratorTask, Task
+from wav2lip_npu.training.tasks import GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.trainer import Trainer
 
 KINDS: dict[str, tuple[type[Task], data.Recipe, int]] = {  # and the original's batch
-    "expert": (ExpertTask, data.EXPERT, 64),
+    "expert": (SyncNetTask, data.EXPERT, 64),
     "generator": (GeneratorTask, data.GENERATOR, 16),
 }
 STARTING = 10  # steps of the whole trainer that do not count
@@ -45,10 +45,10 @@ def configure(task: str, options: argparse.Namespace, folder: Path, **changes: A
         "device": options.device,
     }
     if task == "expert":
-        return ExpertConfig(**{**common, **changes})
+        return SyncNetConfig(**{**common, **changes})
     expert = folder / "expert.pth"
     if not expert.exists():
-        _save(SyncExpert(), expert)
+        _save(SyncNet(), expert)
     return GeneratorConfig(**{**common, **changes, "syncnet_checkpoint_path": expert})
 
 
@@ -68,7 +68,7 @@ def bare_steps(
     else:
         _save(made.trained[""].network, weights)
     made.set_training(True)
-    there = place.put(batch)
+    there = place.to_device(batch)
 
     def step() -> measure.Round:
         place.synchronize()
@@ -78,7 +78,7 @@ def bare_steps(
         place.synchronize()
         seconds = time.perf_counter() - start
         rate = steps * config.batch_size / seconds
-        share = rate * made.work() / place.matmul_rate()
+        share = rate * made.work() / place.measured_matmul_flops()
         return measure.Round(
             seconds=seconds, count=steps * config.batch_size, extra={"share": share}
         )
@@ -178,7 +178,7 @@ def main() -> None:
     measure.limit_threads(options.threads)
     try:
         options.place = device.Device.open(options.device, "auto")
-        options.place.hold_memory()
+        options.place.tune_malloc()
         print(measure.describe_machine(options.threads))
         print(f"{options.place.torch_device}: {options.place.reason}", file=sys.stderr)
         for task in KINDS if options.task == "both" else (options.task,):

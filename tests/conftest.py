@@ -19,7 +19,7 @@ from skimage import data as pictures
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.media.audio import write_wav
-from wav2lip_npu.models import SyncExpert, generator
+from wav2lip_npu.models import SyncNet, generator
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
 def expert_file(tmp_path: Path) -> Path:
     """A checkpoint of an expert that has learned nothing."""
     torch.manual_seed(1)
-    expert = SyncExpert()
+    expert = SyncNet()
     path = tmp_path / "expert.pth"
     optimizer = torch.optim.Adam(expert.parameters())
     checkpoint.save(path, expert, optimizer, step=0, epoch=0, extra={})

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
-from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
+from wav2lip_npu.constants import SAMPLE_RATE
+from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.models import blocks, discriminator, generator
 from wav2lip_npu.runtime import device, distributed
@@ -92,9 +93,9 @@ def thin_networks(patch: pytest.MonkeyPatch) -> None:
 SMALL = {"device": "cpu", "precision": "fp32", "num_workers": 0, "eval_windows": 2, "batch_size": 2}
 
 
-def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
+def syncnet_config(clips: Path, out: Path, **changes: object) -> SyncNetConfig:
     lists = clips.parent / "lists"
-    return ExpertConfig(
+    return SyncNetConfig(
         **{"data_root": clips, "checkpoint_dir": out, "filelists": lists, **SMALL, **changes}
     )
 
@@ -102,7 +103,7 @@ def expert_config(clips: Path, out: Path, **changes: object) -> ExpertConfig:
 def generator_config(
     clips: Path, out: Path, expert_file: Path, **changes: object
 ) -> GeneratorConfig:
-    common = dataclasses.asdict(expert_config(clips, out))
+    common = dataclasses.asdict(syncnet_config(clips, out))
     del common["objective"]
     return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
 
@@ -110,14 +111,14 @@ def generator_config(
 def trainer(config: TrainConfig) -> training.Trainer:
     place = device.Device.open(config.device, config.precision)
     device.seed(config.seed)
-    if isinstance(config, ExpertConfig):
-        return training.Trainer(config, tasks.ExpertTask(config, place))
+    if isinstance(config, SyncNetConfig):
+        return training.Trainer(config, tasks.SyncNetTask(config, place))
     kind = tasks.AdversarialTask if config.disc else tasks.GeneratorTask
     return training.Trainer(config, kind(config, place))
 
 
 def first_batch(run: training.Trainer) -> tasks.Batch:
-    return run.device.put(next(run._train_batches(threading.Event())))
+    return run.device.to_device(next(run._train_batches(threading.Event())))
 
 
 def one_step(config: GeneratorConfig, out: Path) -> None:

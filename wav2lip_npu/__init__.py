@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["LipSync"]
 
-# Before anything of the package can import torch: see device.prepare_environment.
-_device.prepare_environment()
+# Before anything of the package can import torch: see device.disable_torch_npu_autoload.
+_device.disable_torch_npu_autoload()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,12 +22,12 @@ from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
-    ExpertConfig,
     ExportConfig,
     FilelistsConfig,
     GeneratorConfig,
     InferConfig,
     PreprocessConfig,
+    SyncNetConfig,
 )
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device
@@ -47,10 +47,10 @@ def _filelists(config: FilelistsConfig) -> None:
     write_filelists(config)
 
 
-def _train_expert(config: ExpertConfig) -> None:
-    from wav2lip_npu.training.trainer import train_expert
+def _train_syncnet(config: SyncNetConfig) -> None:
+    from wav2lip_npu.training.trainer import train_syncnet
 
-    train_expert(config)
+    train_syncnet(config)
 
 
 def _train_generator(config: GeneratorConfig) -> None:
@@ -99,7 +99,7 @@ class Command:
 COMMANDS = {
     "preprocess": Command(PreprocessConfig, _preprocess),
     "filelists": Command(FilelistsConfig, _filelists),
-    "train-syncnet": Command(ExpertConfig, _train_expert),
+    "train-syncnet": Command(SyncNetConfig, _train_syncnet),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),

@@ -162,7 +162,7 @@ class TrainConfig(NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertConfig(TrainConfig):
+class SyncNetConfig(TrainConfig):
     """Train the lip-sync expert (SyncNet)."""
 
     batch_size: int = option("items a step, of each process", 64)

@@ -1,55 +1,97 @@
-"""Which mel rows belong to which video frames: the arithmetic of training and inference."""
+"""The log-mel spectrogram, and every formula between video frames and mel rows.
+
+A mel row is one time step of the spectrogram: 80 bands for 12.5 ms. The original calls it a step.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
-from wav2lip_npu.media.audio import MEL_BANDS, ROWS_PER_SECOND, SAMPLE_RATE, stream_mel
+from wav2lip_npu.constants import FPS, SAMPLE_RATE, WINDOW_FRAMES
 
-FPS = 25  # video frames a second of all training data
-WINDOW_FRAMES = 5  # frames that the expert judges together: 0.2 s
-WINDOW_ROWS = WINDOW_FRAMES * ROWS_PER_SECOND // FPS  # 16 mel rows: the same 0.2 s
-FACE_SIZE = 96  # pixels, width and height of a crop as the networks see it
-LOWER_HALF = FACE_SIZE // 2  # first row of the half that is masked and judged
+HOP = 200  # samples between mel rows: 12.5 ms
+STFT_WINDOW = 800  # samples: 50 ms
+MEL_BANDS = 80
+MEL_RANGE = (55.0, 7600.0)  # Hz
+ROWS_PER_SECOND = SAMPLE_RATE // HOP  # 80
+WINDOW_ROWS = WINDOW_FRAMES * ROWS_PER_SECOND // FPS  # 16: the 0.2 s of a window of frames
+PREEMPHASIS = 0.97
+REFERENCE_DB = 20.0  # subtracted from the level in dB
+FLOOR_DB = -100.0  # levels below are silence
+MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
+_HANN = np.hanning(STFT_WINDOW + 1)[:-1]  # periodic: it would go on with its first sample
+
+FrameNumber = TypeVar("FrameNumber", int, np.ndarray)
 
 
-def expert_row(frame: int) -> int:
-    """First mel row of the window whose first video frame is ``frame``."""
+# --- which mel rows belong to a frame ------------------------------------------------------------
+
+
+def syncnet_mel_start(frame: FrameNumber) -> FrameNumber:
+    """First of the 16 mel rows of the window whose first video frame is ``frame``."""
     return ROWS_PER_SECOND * frame // FPS
 
 
-def last_frame(mel_rows: int) -> int:
-    """The last frame whose window of 16 rows is whole: the inverse of ``expert_row``."""
-    return ((mel_rows - WINDOW_ROWS + 1) * FPS - 1) // ROWS_PER_SECOND
+def generator_mel_starts(frame: int | np.ndarray) -> np.ndarray:
+    """First mel row for each of the five frames of a generator's window.
 
+    As in the original each frame hears the 0.2 s that begin one frame before it.
 
-def generator_rows(frame: int) -> list[int]:
-    """First mel row for each of the window's five frames.
+    Args:
+        frame: the window's first frame, 1 or later, or an array of any shape of them.
 
-    Each frame hears the 0.2 s that begin one frame before it, so ``frame`` must be at least 1.
+    Returns:
+        int (…, 5).
+
+    Raises:
+        ValueError: a frame before 1.
     """
-    if frame < 1:
+    frames = np.asarray(frame)[..., None] + np.arange(-1, WINDOW_FRAMES - 1)
+    if frames.min(initial=0) < 0:
         raise ValueError(f"a generator window starts at frame 1 or later, not at {frame}")
-    return [expert_row(frame + k - 1) for k in range(WINDOW_FRAMES)]
+    return syncnet_mel_start(frames)
 
 
-def inference_row(frame: int, fps: float) -> int:
+def inference_mel_start(frame: int, fps: float) -> int:
     """First of the 16 mel rows that an output frame hears."""
     return int(frame * (ROWS_PER_SECOND / fps))  # other orders of rounding are off by a row
 
 
-def spoken_windows(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
-    """What each output frame hears, as soon as the sound for it is there.
+def last_valid_start(mel_rows: int) -> int:
+    """The last frame whose window of 16 rows is whole: the inverse of ``syncnet_mel_start``."""
+    return ((mel_rows - WINDOW_ROWS + 1) * FPS - 1) // ROWS_PER_SECOND
 
-    Frame n hears 16 rows from ``inference_row(n)``; where they no longer fit, the last there are.
-    The original ends with these, some 0.15 s before the sound does; here they are held for as long
-    as there is sound.
+
+def valid_starts(starts: np.ndarray, mel_rows: int, *, per_frame: bool) -> np.ndarray:
+    """The starts of windows whose mel rows are all there.
+
+    Args:
+        starts: (n,) first frames.
+        mel_rows: rows of the clip's spectrogram.
+        per_frame: whether the generator's rows are needed too, 16 for each frame.
+    """
+    if per_frame:
+        starts = starts[starts >= 1]
+        last_rows = generator_mel_starts(starts)[:, -1]
+    else:
+        last_rows = syncnet_mel_start(starts)
+    return starts[last_rows + WINDOW_ROWS <= mel_rows]
+
+
+def iter_mel_chunks(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
+    """The 16 mel rows that each output frame hears, as soon as the sound for them is there.
+
+    Frame n hears the rows from ``inference_mel_start(n)`` on. Where these no longer fit, it hears
+    the last 16. The original ends with the first of those, some 0.15 s before the sound does; here
+    frames go on for as long as there is sound.
 
     Args:
         blocks: (n,) mono samples at 16 kHz each.
-        fps: frames a second.
+        fps: frames per second.
 
     Yields:
         float32 (80, 16).
@@ -68,7 +110,7 @@ def spoken_windows(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndar
 
     for piece in stream_mel(counted()):
         mel = np.concatenate([mel, piece], axis=1)
-        while (row := inference_row(count, fps)) + WINDOW_ROWS <= first + mel.shape[1]:
+        while (row := inference_mel_start(count, fps)) + WINDOW_ROWS <= first + mel.shape[1]:
             yield mel[:, row - first : row - first + WINDOW_ROWS]
             count += 1
         past = min(row - first, mel.shape[1] - WINDOW_ROWS)
@@ -80,3 +122,88 @@ def spoken_windows(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndar
     frames = max(count + 1, round(samples / SAMPLE_RATE * fps))
     for _ in range(count, frames):
         yield mel[:, -WINDOW_ROWS:]
+
+
+# --- the spectrogram ---------------------------------------------------------------------------
+
+
+def melspectrogram(samples: np.ndarray) -> np.ndarray:
+    """The mel spectrogram that the networks hear.
+
+    ``clip(8·(dB + 100)/100 − 4, −4, 4)`` of ``20·log10(max(1e-5, mel)) − 20``, where mel is the
+    magnitude of a centred STFT, mirrored at the edges, through 80 Slaney bands. The formula is the
+    original's, whose librosa 0.7 mirrors; zeros (the default of today's) would change the first
+    and the last two rows.
+
+    Args:
+        samples: (n,) mono samples at 16 kHz.
+
+    Returns:
+        float32 (80, 1 + n // 200).
+    """
+    return np.concatenate(list(stream_mel([samples])), axis=1)
+
+
+def stream_mel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """``melspectrogram`` piece by piece, of samples that come in blocks.
+
+    Args:
+        blocks: (n,) mono samples at 16 kHz each.
+
+    Yields:
+        float32 (80, m), as soon as the samples for the rows are there: 25 ms after a row's own
+        time. Joined they are the spectrogram of all samples, to the last digit.
+    """
+    heard = np.zeros(0)  # from the first sample of the next row's window on
+    count, before, mirrored = 0, 0.0, False
+    for block in blocks:
+        sharp = block.astype(np.float64)
+        if not len(sharp):
+            continue
+        sharp[1:] -= PREEMPHASIS * block[:-1].astype(np.float64)
+        sharp[0] -= PREEMPHASIS * before
+        heard, before, count = np.concatenate([heard, sharp]), float(block[-1]), count + len(block)
+        if not mirrored and count > STFT_WINDOW:
+            heard, mirrored = np.concatenate([heard[STFT_WINDOW // 2 : 0 : -1], heard]), True
+        rows = (len(heard) - STFT_WINDOW) // HOP + 1 if mirrored else 0
+        if rows > 0:
+            yield _mel_rows(heard[: (rows - 1) * HOP + STFT_WINDOW])
+            heard = heard[rows * HOP :]
+    if not mirrored:
+        # Up to 50 ms: too short to be mirrored as it is.
+        heard = np.pad(heard, (0, max(0, STFT_WINDOW - count)))
+        heard = np.concatenate([heard[STFT_WINDOW // 2 : 0 : -1], heard])
+    heard = np.concatenate([heard, heard[-2 : -2 - STFT_WINDOW // 2 : -1]])
+    given = 0 if not mirrored else 1 + (count - STFT_WINDOW // 2) // HOP
+    rows = 1 + count // HOP - given
+    if rows > 0:
+        yield _mel_rows(heard[: (rows - 1) * HOP + STFT_WINDOW])
+
+
+def _mel_rows(sharp: np.ndarray) -> np.ndarray:
+    """Mel rows of whole windows of pre-emphasised samples."""
+    windows = np.lib.stride_tricks.sliding_window_view(sharp, STFT_WINDOW)[::HOP]
+    spectrum = np.abs(np.fft.rfft(windows * _HANN)).T
+    floor = 10.0 ** (FLOOR_DB / 20.0)
+    level = 20.0 * np.log10(np.maximum(floor, _mel_filters() @ spectrum)) - REFERENCE_DB
+    scaled = 2.0 * MEL_LIMIT * (level - FLOOR_DB) / -FLOOR_DB - MEL_LIMIT
+    return np.clip(scaled, -MEL_LIMIT, MEL_LIMIT).astype(np.float32)
+
+
+@cache
+def _mel_filters() -> np.ndarray:
+    """(80, 401) triangles that overlap by half on Slaney's mel scale, each of the area 1 Hz.
+
+    His Auditory Toolbox (1998) has the scale: linear up to 1 kHz, 15 mels, then 27 mels for each
+    factor of 6.4.
+    """
+    low, high = (
+        hz * 15 / 1000 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
+        for hz in MEL_RANGE
+    )
+    mels = np.linspace(low, high, MEL_BANDS + 2)
+    edges = np.where(mels < 15, mels * 1000 / 15, 1000 * 6.4 ** ((mels - 15) / 27))[:, None]  # Hz
+    bins = np.fft.rfftfreq(STFT_WINDOW, 1 / SAMPLE_RATE)
+    left, top, right = edges[:-2], edges[1:-1], edges[2:]
+    triangles = np.minimum((bins - left) / (top - left), (right - bins) / (right - top))
+    return np.maximum(triangles, 0) * 2 / (right - left)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import THIN_CLI, expert_config, generator_config, one_step, tone, trainer, write_video
+from helpers import THIN_CLI, generator_config, one_step, syncnet_config, tone, trainer, write_video
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig
+from wav2lip_npu.config import SyncNetConfig
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.preprocessing.command import OPTIONS
 from wav2lip_npu.preprocessing.report import REPORT, SHEET, read_reports
@@ -31,7 +31,7 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def options(config: ExpertConfig) -> list[str]:
+def options(config: SyncNetConfig) -> list[str]:
     given = dataclasses.asdict(config).items()
     return [f"--{name}={value}" for name, value in given if value is not None]
 
@@ -69,7 +69,7 @@ def test_two_processes_are_one_with_the_joined_batch(
 @pytest.mark.usefixtures("thin")
 def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    config = expert_config(clips, out, max_steps=2, log_interval=1, cache_gb=0)
+    config = syncnet_config(clips, out, max_steps=2, log_interval=1, cache_gb=0)
     done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("processes: 2; items a step: 4") == 1

@@ -13,13 +13,15 @@ from formula import fill
 from helpers import rows_heard, tone, write_video
 
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import Artist
 from wav2lip_npu.inference.command import infer
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import Located
-from wav2lip_npu.media.audio import SAMPLE_RATE, load_audio, melspectrogram, write_wav
+from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import Frame, probe, read_frames
+from wav2lip_npu.mel import melspectrogram
 from wav2lip_npu.models import Generator
 
 pytestmark = pytest.mark.usefixtures("thin")

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from face_detection import open_detector
 from wav2lip_npu import checkpoint, cli
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import write_wav
-from wav2lip_npu.models import Generator, SyncExpert
+from wav2lip_npu.models import Generator, SyncNet
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.training.metrics import NOT_PLOTTED
 from wav2lip_npu.training.tasks import GeneratorTask
@@ -51,14 +51,14 @@ def npu() -> Iterator[None]:
 @pytest.fixture
 def like_an_npu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU with an NPU's memory format, batch shapes and optimiser."""
-    place = Device.place
+    place = Device.prepare
 
     def placed(self: Device, network: nn.Module) -> nn.Module:
         return network if self.torch_device.type == "cpu" else place(self, network)
 
-    monkeypatch.setattr(Device, "place", placed)
+    monkeypatch.setattr(Device, "prepare", placed)
     monkeypatch.setattr(Device, "wants_fixed_shapes", True)
-    monkeypatch.setattr(Device, "fuses_adam", False)
+    monkeypatch.setattr(Device, "has_fused_adam", False)
 
 
 def assert_equal(found: object, expected: object) -> None:
@@ -96,7 +96,7 @@ def options(clips: Path, **changes: object) -> dict[str, object]:
 
 def on_npu(config: TrainConfig, out: Path, *, card: int = 0) -> list[str]:
     """The command that does what ``config`` describes, on the NPU and into another folder."""
-    words = ["train-syncnet" if isinstance(config, ExpertConfig) else "train"]
+    words = ["train-syncnet" if isinstance(config, SyncNetConfig) else "train"]
     changes = {"device": f"npu:{card}", "checkpoint_dir": out}
     for name, value in (dataclasses.asdict(config) | changes).items():
         if value is not None:
@@ -144,7 +144,7 @@ def curves(folder: Path) -> list[dict[str, float]]:
 def test_train_syncnet(clips: Path, tmp_path: Path) -> None:
     """One step, read by a worker; and another in a process of its own, on another card."""
     out = tmp_path / "npu"
-    config = ExpertConfig(**options(clips, batch_size=2, num_workers=1))
+    config = SyncNetConfig(**options(clips, batch_size=2, num_workers=1))
     assert cli.main(on_npu(config, out)) == 0
     first = assert_cpu_agrees(config, out)
 
@@ -160,7 +160,7 @@ def test_train_and_train_with_the_discriminator(
     """One step of the generator, and one more against a discriminator, with the gate open."""
     monkeypatch.setattr(GeneratorTask, "gate", float("inf"))  # opens at the first evaluation
     out = tmp_path / "npu"
-    expert = save_weights(tmp_path / "expert.pth", fill(SyncExpert()))
+    expert = save_weights(tmp_path / "expert.pth", fill(SyncNet()))
     config = GeneratorConfig(**options(clips), syncnet_checkpoint_path=expert)
     assert cli.main(on_npu(config, out)) == 0
     first = assert_cpu_agrees(config, out)
@@ -221,10 +221,10 @@ def test_the_npu_is_found_and_set_up() -> None:
 
 
 def test_batches_come_in_pinned_memory(clips: Path) -> None:
-    run = trainer(ExpertConfig(**options(clips, device="npu", batch_size=2)))
+    run = trainer(SyncNetConfig(**options(clips, device="npu", batch_size=2)))
     batch = next(run._train_batches(threading.Event()))
     assert all(part.is_pinned() for part in batch.values())
-    assert all(part.device.type == "npu" for part in run.device.put(batch).values())
+    assert all(part.device.type == "npu" for part in run.device.to_device(batch).values())
 
 
 @pytest.mark.usefixtures("like_an_npu")
@@ -232,7 +232,9 @@ def test_bf16(clips: Path) -> None:
     """A step of the expert in mixed precision."""
     results = []
     for device in ("npu", "cpu"):
-        run = trainer(ExpertConfig(**options(clips, device=device, precision="bf16", batch_size=2)))
+        run = trainer(
+            SyncNetConfig(**options(clips, device=device, precision="bf16", batch_size=2))
+        )
         run.task.set_training(True)
         metrics = run.task.step(first_batch(run))
         results.append((metrics, run.task.expert.state_dict()))
@@ -248,7 +250,7 @@ def test_losses_do_not_belong_under_autocast() -> None:
 def test_gradient_scaler() -> None:
     place = Device.open("npu", "fp16")
     scaler = place.scaler()
-    layer = place.place(nn.Linear(2, 1, bias=False))
+    layer = place.prepare(nn.Linear(2, 1, bias=False))
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     before = layer.weight.detach().clone()
     for factor, scale in ((1.0, 2.0**16), (float("inf"), 2.0**15)):

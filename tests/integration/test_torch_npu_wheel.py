@@ -62,8 +62,8 @@ from wav2lip_npu.runtime.device import Device
 import torch
 for name in ("cpu", "auto"):
     device = Device.open(name)
-    network = device.place(torch.nn.Conv2d(3, 3, 3))
-    batch = device.put({"x": torch.ones(1, 3, 8, 8)})
+    network = device.prepare(torch.nn.Conv2d(3, 3, 3))
+    batch = device.to_device({"x": torch.ones(1, 3, 8, 8)})
     network(batch["x"]).sum().backward()
     print(device.torch_device, device.reason)
 """

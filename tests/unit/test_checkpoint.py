@@ -8,7 +8,7 @@ from formula import fill, golden_json, weight
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
 
 PUBLISHED_KEYS = {"state_dict", "optimizer", "global_step", "global_epoch"}
 
@@ -25,7 +25,7 @@ def published(path: Path, name: str, prefix: str = "") -> Path:
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize(
     ("name", "network"),
-    [("syncnet", SyncExpert), ("wav2lip", Generator), ("disc_qual", QualityDiscriminator)],
+    [("syncnet", SyncNet), ("wav2lip", Generator), ("disc_qual", VisualQualityDiscriminator)],
 )
 def test_published_files_load_strictly(
     tmp_path: Path, name: str, network: type, prefix: str
@@ -39,7 +39,7 @@ def test_published_files_load_strictly(
 
 
 def test_ours_has_the_originals_keys_and_round_trips(tmp_path: Path) -> None:
-    net = fill(QualityDiscriminator()).to(memory_format=torch.channels_last)
+    net = fill(VisualQualityDiscriminator()).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     net(torch.rand(1, 3, 1, 96, 96)).sum().backward()
     optimizer.step()
@@ -52,7 +52,7 @@ def test_ours_has_the_originals_keys_and_round_trips(tmp_path: Path) -> None:
     assert all(value.is_contiguous() for value in raw["state_dict"].values())
     loaded = checkpoint.read(path)
     assert (loaded.global_step, loaded.global_epoch, loaded.extra) == (30, 1, {"items": 480})
-    other = QualityDiscriminator()
+    other = VisualQualityDiscriminator()
     checkpoint.load_network(other, loaded)
     second = torch.optim.Adam(other.parameters(), lr=5e-5, betas=(0.5, 0.999))
     checkpoint.load_optimizer(second, loaded)
@@ -101,17 +101,17 @@ def test_the_wrong_network_is_named(tmp_path: Path) -> None:
         checkpoint.load_network(Generator(), expert)
     s3fd = checkpoint.read(published(tmp_path / "s3fd.pth", "s3fd"))
     with pytest.raises(UserError, match="holds the S3FD face detector"):
-        checkpoint.load_network(SyncExpert(), s3fd)
+        checkpoint.load_network(SyncNet(), s3fd)
     expert.state_dict.pop("audio_encoder.0.conv_block.0.bias")
     with pytest.raises(UserError, match="does not fit the lip-sync expert") as caught:
-        checkpoint.load_network(SyncExpert(), expert)
+        checkpoint.load_network(SyncNet(), expert)
     assert "\n" not in str(caught.value)
 
 
 def test_an_older_file_survives_a_failed_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = QualityDiscriminator()
+    net = VisualQualityDiscriminator()
     optimizer = torch.optim.Adam(net.parameters())
     path = tmp_path / "a.pth"
     checkpoint.save(path, net, optimizer, step=1, epoch=0, extra={})

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from helpers import rows_heard, tone
 
-from wav2lip_npu.media import audio
-from wav2lip_npu.media.audio import melspectrogram, stream_mel
-from wav2lip_npu.mel import spoken_windows
+from wav2lip_npu import mel
+from wav2lip_npu.mel import iter_mel_chunks, melspectrogram, stream_mel
 
 
 def speech(samples: int) -> np.ndarray:
@@ -59,7 +58,7 @@ def test_mel_comes_with_the_sound() -> None:
 
 def test_filters_are_librosas() -> None:
     expected = librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600)
-    np.testing.assert_allclose(audio._mel_filters(), expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(mel._mel_filters(), expected, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("fps", [12.5, 25.0, 30000 / 1001, 60.0])
@@ -68,7 +67,7 @@ def test_windows_are_those_of_the_whole(fps: float, samples: int) -> None:
     sound = speech(samples)
     mel = melspectrogram(sound)
     rows = rows_heard(mel.shape[1], fps)
-    windows = list(spoken_windows(blocks_of(sound, [1600] * 50), fps))
+    windows = list(iter_mel_chunks(blocks_of(sound, [1600] * 50), fps))
     assert len(windows) == max(len(rows), round(samples / 16000 * fps))
     for number, window in enumerate(windows):
         row = rows[min(number, len(rows) - 1)]
@@ -77,10 +76,10 @@ def test_windows_are_those_of_the_whole(fps: float, samples: int) -> None:
 
 def test_too_little_sound() -> None:
     with pytest.raises(ValueError, match=r"0\.18 s of sound, at least 0\.2 s are needed"):
-        list(spoken_windows([speech(2900)], 25))
+        list(iter_mel_chunks([speech(2900)], 25))
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-30, 1.0, 1e4])
 def test_silence_and_noise_of_any_level_are_finite(level: float) -> None:
-    for window in spoken_windows([np.full(8000, level, np.float32)], 25):
+    for window in iter_mel_chunks([np.full(8000, level, np.float32)], 25):
         assert np.isfinite(window).all() and np.abs(window).max() <= 4

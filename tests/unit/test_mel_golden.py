@@ -5,8 +5,7 @@ import pytest
 from formula import golden_arrays, golden_json
 from helpers import rows_heard
 
-from wav2lip_npu.media.audio import melspectrogram
-from wav2lip_npu.mel import expert_row, generator_rows, spoken_windows
+from wav2lip_npu.mel import generator_mel_starts, iter_mel_chunks, melspectrogram, syncnet_mel_start
 
 SECOND = np.arange(16_000) / 16_000
 SIGNALS = {
@@ -35,19 +34,19 @@ def test_mel_of_a_moment_has_its_rows(samples: int) -> None:
 
 def test_expert_rows() -> None:
     for frame, row in WINDOWS["expert_start_rows"].items():
-        assert expert_row(int(frame)) == row
+        assert syncnet_mel_start(int(frame)) == row
 
 
 def test_expert_rows_are_the_originals_floats_for_hours() -> None:
     frames = range(0, 3 * 3600 * 25)  # three hours
-    assert [expert_row(f) for f in frames] == [int(80.0 * (f / 25.0)) for f in frames]
+    assert [syncnet_mel_start(f) for f in frames] == [int(80.0 * (f / 25.0)) for f in frames]
 
 
 def test_generator_rows() -> None:
     for frame, rows in WINDOWS["generator_rows"].items():
-        assert generator_rows(int(frame)) == rows
+        assert generator_mel_starts(int(frame)).tolist() == rows
     with pytest.raises(ValueError, match="frame 1"):
-        generator_rows(0)
+        generator_mel_starts(0)
 
 
 @pytest.mark.parametrize("case", WINDOWS["inference_chunks"])
@@ -61,7 +60,7 @@ def test_inference_chunks(case: str) -> None:
     # Each row of the mel spectrogram of noise is like no other.
     noise = np.random.default_rng(0).normal(0, 0.1, (int(rows) - 1) * 200).astype(np.float32)
     mel = melspectrogram(noise)
-    windows = list(spoken_windows([noise], float(fps)))
+    windows = list(iter_mel_chunks([noise], float(fps)))
     assert mel.shape[1] == int(rows) and len(windows) >= len(chunks)
     for window, row in zip(windows, chunks, strict=False):
         np.testing.assert_allclose(window, mel[:, row : row + 16], atol=2e-6)

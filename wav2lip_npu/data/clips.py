@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import load_audio, melspectrogram
-from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES, WINDOW_ROWS
+from wav2lip_npu.media.audio import load_audio
+from wav2lip_npu.mel import WINDOW_ROWS, melspectrogram
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
 MEL = "mel.npy"  # its mel spectrogram, kept

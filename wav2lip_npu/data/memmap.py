@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip, load_crops, load_mel
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import MEL_BANDS
-from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES, WINDOW_ROWS
+from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.runtime.device import Device, usable_cores
 
 FORMAT = 1  # a higher one is another layout of the files
@@ -75,8 +75,8 @@ class PackedClips:
             )
         self._open()
         assert self._halves is not None and self._rows is not None
-        self._halves = device.load(self._halves)
-        self._rows = device.load(self._rows)
+        self._halves = device.copy_to_device(self._halves)
+        self._rows = device.copy_to_device(self._rows)
         self.resident = True
         log.info("%s: %.2f GiB live on %s", self._base.name, size / GIB, device.torch_device)
 

@@ -17,7 +17,7 @@ from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.data.clips import Clip, ClipFiles, MelRows, read_clips
 from wav2lip_npu.data.memmap import PackedClips, open_packed
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.mel import expert_row, generator_rows, last_frame
+from wav2lip_npu.mel import generator_mel_starts, last_valid_start, syncnet_mel_start
 from wav2lip_npu.runtime.device import Device, share_of_cores
 from wav2lip_npu.runtime.distributed import World
 
@@ -87,7 +87,7 @@ class WindowSampler:
         self.count = len(clips)
         self.targets = _Ragged([clip.targets for clip in clips])
         self.windows = _Ragged([clip.windows for clip in clips])
-        self.lasts = np.array([last_frame(clip.mel_rows) for clip in clips])
+        self.lasts = np.array([last_valid_start(clip.mel_rows) for clip in clips])
 
     def draw(self, items: Sequence[int]) -> Windows:
         """For each number a random window of a random clip."""
@@ -182,12 +182,12 @@ class _Ragged:
 
 def expert_mels(target: int) -> list[int]:
     """The expert hears one window."""
-    return [expert_row(target)]
+    return [syncnet_mel_start(target)]
 
 
 def generator_mels(target: int) -> list[int]:
     """The generator's expert hears one window, and the generator one for each frame."""
-    return [expert_row(target), *generator_rows(target)] if target >= 1 else []
+    return [syncnet_mel_start(target), *generator_mel_starts(target)] if target >= 1 else []
 
 
 def expert_batch(store: Store, windows: Windows) -> Batch:
@@ -213,7 +213,7 @@ def expert_trial(store: Store, windows: Windows) -> Batch:
         and those of up to seven frames earlier and later; "shifts" (n, 15), how many frames.
     """
     frames = np.clip(windows.targets[:, None] + SHIFTS, 0, windows.lasts[:, None])
-    rows = np.array([[expert_row(frame) for frame in row] for row in frames.tolist()])
+    rows = np.array([[syncnet_mel_start(frame) for frame in row] for row in frames.tolist()])
     return {
         **expert_batch(store, windows),
         "true_faces": store.faces(windows.clips, windows.targets, lower=True),
@@ -286,11 +286,11 @@ def open_data(
         UserError: no usable clip, or the device has no room for what should live on it.
     """
     filelist = config.filelists / name
-    with world.leader_first():  # computes the mels and packs the crops, for all
+    with world.main_first():  # computes the mels and packs the crops, for all
         clips = read_clips(config.data_root, filelist, recipe.mel_rows)
         folder = config.cache_dir or config.data_root / ".packed"
         packed = open_packed(
-            clips, folder, filelist.stem, limit_gb=config.cache_gb, build=world.leads
+            clips, folder, filelist.stem, limit_gb=config.cache_gb, build=world.is_main
         )
     if config.data_on_device:
         if packed is None:

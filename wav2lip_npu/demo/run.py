@@ -14,13 +14,13 @@ import soxr
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import DemoConfig
+from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.demo.speech import Speech, mouth_track, speak
 from wav2lip_npu.demo.talking_head import portraits, render
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
-from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.mel import FPS
 from wav2lip_npu.preprocessing.report import REPORT
 from wav2lip_npu.training.metrics import CURVES, MetricsFile
 

@@ -30,7 +30,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.device import (
     SET_ENV,
     Device,
-    prepare_environment,
+    disable_torch_npu_autoload,
     usable_cores,
 )
 
@@ -122,7 +122,7 @@ def attempt(machine: Machine, asked: str) -> dict[str, Attempt]:
 
 def probe(asked: str) -> None:
     """What that process does: print a line for torch, and one for each kind of device."""
-    prepare_environment()
+    disable_torch_npu_autoload()
     try:
         import torch
     except Exception as error:

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
-from wav2lip_npu.mel import FACE_SIZE, LOWER_HALF
 from wav2lip_npu.models import Generator
+from wav2lip_npu.models.inputs import generator_faces, to_float
 from wav2lip_npu.runtime.device import Device
 
 ONNX = ".onnx"
@@ -35,32 +36,30 @@ class Artist:
 
     @torch.inference_mode()
     def draw(
-        self, faces: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
+        self, crops: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
     ) -> np.ndarray:
         """Draw faces, each in its own pose, speaking its mel rows.
 
         Args:
-            faces: (96, 96, 3) BGR uint8 each.
+            crops: (96, 96, 3) BGR uint8 each.
             chunks: (80, 16) mel rows for each.
             pad_to: batch size where the device wants always the same.
 
         Returns:
             uint8 (n, 96, 96, 3) BGR.
         """
-        count = len(faces)
+        count = len(crops)
         if not count:
             return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         more = max(0, pad_to - count) if self._device.wants_fixed_shapes else 0
-        batch = self._device.put(
+        batch = self._device.to_device(
             {
-                "faces": torch.from_numpy(np.stack(faces + faces[-1:] * more)),
+                "faces": torch.from_numpy(np.stack(crops + crops[-1:] * more)),
                 "mel": torch.from_numpy(np.stack(chunks + chunks[-1:] * more)).unsqueeze(1),
             }
         )
-        reference = batch["faces"].permute(0, 3, 1, 2).float() / 255
-        masked = reference.clone()
-        masked[:, :, LOWER_HALF:] = 0
-        drawn = self._backend(batch["mel"], torch.cat([masked, reference], dim=1))
+        faces = to_float(batch["faces"])
+        drawn = self._backend(batch["mel"], generator_faces(faces, faces))
         pixels = (drawn.float() * 255).to(torch.uint8)[:count]  # truncated, as the original does
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -93,7 +92,7 @@ class TorchBackend:
     def __init__(self, generator: Generator, device: Device) -> None:
         folded = fold(generator.eval().requires_grad_(False))
         self._dtype = device.dtype or torch.float32
-        network = device.place(folded.to(self._dtype))
+        network = device.prepare(folded.to(self._dtype))
         self._network = fuse(network) if device.has_onednn else network
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

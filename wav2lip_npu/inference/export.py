@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import ExportConfig
+from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import ONNX, OnnxBackend
 from wav2lip_npu.inference.fusion import fold
-from wav2lip_npu.media.audio import MEL_BANDS
-from wav2lip_npu.mel import FACE_SIZE, WINDOW_ROWS
+from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime.device import Device
 

@@ -15,14 +15,15 @@ import numpy as np
 
 import face_detection
 from wav2lip_npu.config import LipSyncConfig
+from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_artist
 from wav2lip_npu.inference.blending import blend
 from wav2lip_npu.inference.locate import Located, Misses, at_once, locate
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.mel import FACE_SIZE, spoken_windows
+from wav2lip_npu.mel import iter_mel_chunks
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.prefetch import ahead
+from wav2lip_npu.runtime.prefetch import prefetch
 from wav2lip_npu.tracking.detection_cache import FaceCache
 
 WAITING = 4  # pictures between two stages
@@ -101,7 +102,7 @@ class LipSync:
     ) -> Iterator[Located]:
         """Pictures and where their face is, see ``faces.locate``."""
         detector = self.detector if self.config.box[0] == -1 else None
-        return locate(ahead(frames, WAITING), self.config, detector, misses, cache)
+        return locate(prefetch(frames, WAITING), self.config, detector, misses, cache)
 
     @property
     def detector(self) -> face_detection.Detector:
@@ -137,10 +138,10 @@ class LipSync:
         Raises:
             UserError: there is less than 0.2 s of sound.
         """
-        pairs = zip(ahead(located, WAITING), spoken_windows(sound, float(fps)), strict=False)
+        pairs = zip(prefetch(located, WAITING), iter_mel_chunks(sound, float(fps)), strict=False)
         # A batch is drawn while the one before it is blended in.
-        batches = ahead(self._drawn(pairs, name), 1)
-        return ahead(self._blended(batches), WAITING)
+        batches = prefetch(self._drawn(pairs, name), 1)
+        return prefetch(self._blended(batches), WAITING)
 
     def _drawn(self, pairs: Iterator[tuple[Located, np.ndarray]], name: object) -> Iterator[_Batch]:
         most = self.config.wav2lip_batch_size
@@ -149,7 +150,7 @@ class LipSync:
             for first in pairs:
                 size = at_once(most, first[0].frame.image)
                 yield self._draw([*islice(chain([first], pairs), size)], pad_to=size)
-        except ValueError as error:  # of ``spoken_windows``
+        except ValueError as error:  # of ``iter_mel_chunks``
             raise UserError(f"{name}: {error}") from error
 
     def _draw(self, batch: list[tuple[Located, np.ndarray]], *, pad_to: int) -> _Batch:

@@ -1,10 +1,9 @@
-"""Speech in, mel spectrogram out, with the numbers of the original Wav2Lip."""
+"""Sound in and out: any media file to 16 kHz mono samples, and WAV files."""
 
 from __future__ import annotations
 
 import wave
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 import av
@@ -12,21 +11,11 @@ import av.container
 import numpy as np
 import soxr
 
+from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.container import open_media
 
-SAMPLE_RATE = 16_000  # Hz
-HOP = 200  # samples between mel rows: 12.5 ms
-WINDOW = 800  # samples of the STFT window: 50 ms
-MEL_BANDS = 80
-MEL_RANGE = (55.0, 7600.0)  # Hz
-ROWS_PER_SECOND = SAMPLE_RATE // HOP  # 80
-PREEMPHASIS = 0.97
-REFERENCE_DB = 20.0  # subtracted from the level in dB
-FLOOR_DB = -100.0  # levels below are silence
 _SAMPLE_BYTES = 2  # of a WAV file
-MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
-_HANN = np.hanning(WINDOW + 1)[:-1]  # periodic: it would go on with its first sample
 
 
 def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
@@ -162,85 +151,3 @@ def cut_wav(source: Path, target: Path, start: int, stop: int) -> int:
             part.writeframesraw(block)
             left -= len(block) // _SAMPLE_BYTES
         return part.tell()
-
-
-def melspectrogram(samples: np.ndarray) -> np.ndarray:
-    """The mel spectrogram that the networks hear.
-
-    ``clip(8·(dB + 100)/100 − 4, −4, 4)`` of ``20·log10(max(1e-5, mel)) − 20``, where mel is the
-    magnitude of a centred STFT, mirrored at the edges, through 80 Slaney bands. The formula is the
-    original's, whose librosa 0.7 mirrors; zeros (the default of today's) would change the first
-    and the last two rows.
-
-    Args:
-        samples: (n,) mono samples at 16 kHz.
-
-    Returns:
-        float32 (80, 1 + n // 200).
-    """
-    return np.concatenate(list(stream_mel([samples])), axis=1)
-
-
-def stream_mel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """``melspectrogram`` piece by piece, of samples that come in blocks.
-
-    Args:
-        blocks: (n,) mono samples at 16 kHz each.
-
-    Yields:
-        float32 (80, m), as soon as the samples for the rows are there: 25 ms after a row's own
-        time. Joined they are the spectrogram of all samples, to the last digit.
-    """
-    heard = np.zeros(0)  # from the first sample of the next row's window on
-    count, before, mirrored = 0, 0.0, False
-    for block in blocks:
-        sharp = block.astype(np.float64)
-        if not len(sharp):
-            continue
-        sharp[1:] -= PREEMPHASIS * block[:-1].astype(np.float64)
-        sharp[0] -= PREEMPHASIS * before
-        heard, before, count = np.concatenate([heard, sharp]), float(block[-1]), count + len(block)
-        if not mirrored and count > WINDOW:
-            heard, mirrored = np.concatenate([heard[WINDOW // 2 : 0 : -1], heard]), True
-        rows = (len(heard) - WINDOW) // HOP + 1 if mirrored else 0
-        if rows > 0:
-            yield _mel_rows(heard[: (rows - 1) * HOP + WINDOW])
-            heard = heard[rows * HOP :]
-    if not mirrored:
-        # Up to 50 ms: too short to be mirrored as it is.
-        heard = np.pad(heard, (0, max(0, WINDOW - count)))
-        heard = np.concatenate([heard[WINDOW // 2 : 0 : -1], heard])
-    heard = np.concatenate([heard, heard[-2 : -2 - WINDOW // 2 : -1]])
-    given = 0 if not mirrored else 1 + (count - WINDOW // 2) // HOP
-    rows = 1 + count // HOP - given
-    if rows > 0:
-        yield _mel_rows(heard[: (rows - 1) * HOP + WINDOW])
-
-
-def _mel_rows(sharp: np.ndarray) -> np.ndarray:
-    """Mel rows of whole windows of pre-emphasised samples."""
-    windows = np.lib.stride_tricks.sliding_window_view(sharp, WINDOW)[::HOP]
-    spectrum = np.abs(np.fft.rfft(windows * _HANN)).T
-    floor = 10.0 ** (FLOOR_DB / 20.0)
-    level = 20.0 * np.log10(np.maximum(floor, _mel_filters() @ spectrum)) - REFERENCE_DB
-    scaled = 2.0 * MEL_LIMIT * (level - FLOOR_DB) / -FLOOR_DB - MEL_LIMIT
-    return np.clip(scaled, -MEL_LIMIT, MEL_LIMIT).astype(np.float32)
-
-
-@cache
-def _mel_filters() -> np.ndarray:
-    """(80, 401) triangles that overlap by half on Slaney's mel scale, each of the area 1 Hz.
-
-    His Auditory Toolbox (1998) has the scale: linear up to 1 kHz, 15 mels, then 27 mels for each
-    factor of 6.4.
-    """
-    low, high = (
-        hz * 15 / 1000 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
-        for hz in MEL_RANGE
-    )
-    mels = np.linspace(low, high, MEL_BANDS + 2)
-    edges = np.where(mels < 15, mels * 1000 / 15, 1000 * 6.4 ** ((mels - 15) / 27))[:, None]  # Hz
-    bins = np.fft.rfftfreq(WINDOW, 1 / SAMPLE_RATE)
-    left, top, right = edges[:-2], edges[1:-1], edges[2:]
-    triangles = np.minimum((bins - left) / (top - left), (right - bins) / (right - top))
-    return np.maximum(triangles, 0) * 2 / (right - left)

@@ -1,7 +1,7 @@
 """The three networks, with the parameter names of the published checkpoints."""
 
-from wav2lip_npu.models.discriminator import QualityDiscriminator
+from wav2lip_npu.models.discriminator import VisualQualityDiscriminator
 from wav2lip_npu.models.generator import Generator
-from wav2lip_npu.models.syncnet import SyncExpert
+from wav2lip_npu.models.syncnet import SyncNet
 
-__all__ = ["Generator", "QualityDiscriminator", "SyncExpert"]
+__all__ = ["Generator", "SyncNet", "VisualQualityDiscriminator"]

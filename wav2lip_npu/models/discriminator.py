@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from wav2lip_npu.models.blocks import PlainBlock
+from wav2lip_npu.models.inputs import lower_half
 
 
-class QualityDiscriminator(nn.Module):
+class VisualQualityDiscriminator(nn.Module):
     """Judges each frame for itself, by its lower half."""
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class QualityDiscriminator(nn.Module):
         Returns:
             (T·B, 1) probability that a frame is real, all of frame 0 first; float32.
         """
-        x = faces[:, :, :, faces.shape[3] // 2 :].permute(2, 0, 1, 3, 4).flatten(0, 1)
+        x = lower_half(faces).permute(2, 0, 1, 3, 4).flatten(0, 1)
         for block in self.face_encoder_blocks:
             x = block(x)
         logit, probability = self.binary_pred

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wav2lip_npu.models.blocks import ConvBlock, UpBlock, speech_encoder, stage
+from wav2lip_npu.models.blocks import ConvBlock, UpBlock, audio_encoder_blocks, stage
 
 
 class Generator(nn.Module):
@@ -25,7 +25,7 @@ class Generator(nn.Module):
                 [ConvBlock(512, 512), ConvBlock(512, 512, 1)],  # 1 × 1
             )
         )
-        self.audio_encoder = speech_encoder(residuals_at_256=1)
+        self.audio_encoder = audio_encoder_blocks(residuals_at_256=1)
         # Each block's output is joined with the encoder's of the same size.
         self.face_decoder_blocks = nn.ModuleList(
             nn.Sequential(*blocks)

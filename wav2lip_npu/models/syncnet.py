@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wav2lip_npu.models.blocks import ConvBlock, speech_encoder, stage
+from wav2lip_npu.models.blocks import ConvBlock, audio_encoder_blocks, stage
 
 
-class SyncExpert(nn.Module):
+class SyncNet(nn.Module):
     """Embeds 0.2 s of speech and of the lower face; both agree where the lips speak the speech."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class SyncExpert(nn.Module):
             ConvBlock(512, 512),
             ConvBlock(512, 512, 1),
         )
-        self.audio_encoder = speech_encoder(residuals_at_256=2)
+        self.audio_encoder = audio_encoder_blocks(residuals_at_256=2)
 
     def forward(self, mel: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed speech and faces.
@@ -37,9 +37,9 @@ class SyncExpert(nn.Module):
         Returns:
             Speech and face embeddings, (B, 512) each, not negative, of length 1, float32.
         """
-        return self.embed_speech(mel), self.embed_face(faces)
+        return self.embed_audio(mel), self.embed_face(faces)
 
-    def embed_speech(self, mel: torch.Tensor) -> torch.Tensor:
+    def embed_audio(self, mel: torch.Tensor) -> torch.Tensor:
         """Speech embeddings (B, 512) of mel windows, see ``forward``."""
         return _of_length_1(self.audio_encoder(mel))
 

@@ -21,18 +21,18 @@ import numpy as np
 import face_detection
 from face_detection import Box
 from wav2lip_npu.config import PreprocessConfig
+from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import audio
 from wav2lip_npu.media import video_reader as video
-from wav2lip_npu.mel import FPS
 from wav2lip_npu.preprocessing.report import ClipReport
-from wav2lip_npu.runtime.prefetch import ahead
+from wav2lip_npu.runtime.prefetch import prefetch
 from wav2lip_npu.tracking import shots as scenes
 from wav2lip_npu.tracking import smoothing as tracks
 
 KEPT_BYTES = 2**27  # of pictures between the two passes: 128 MiB, a minute of LRS2
-SAMPLES_PER_FRAME = audio.SAMPLE_RATE // FPS  # 640
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 MISSING = 0.2  # seconds of picture or sound that may be missing unnamed
 VARYING = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
 
@@ -177,7 +177,7 @@ class Pictures:
 
     def _decode(self) -> Iterator[np.ndarray]:
         frames = video.at_rate(video.read_frames(self.source), FPS)
-        with closing(ahead((frame.image for frame in frames), 8)) as images:
+        with closing(prefetch((frame.image for frame in frames), 8)) as images:
             yield from images
 
 
@@ -285,7 +285,7 @@ def _measured(report: ClipReport, shot: Shot, samples: int) -> ClipReport:
         box_height=height,
         box_smallest=int(sides[:, 1].min()),
         box_largest=int(sides[:, 1].max()),
-        audio_seconds=round(samples / audio.SAMPLE_RATE, 3),
+        audio_seconds=round(samples / SAMPLE_RATE, 3),
     )
     return replace(report, warnings=[*report.warnings, *_about_clip(report)])
 
@@ -307,7 +307,7 @@ def _about_clip(report: ClipReport) -> list[str]:
     found = []
     if missing > MISSING:
         found.append(f"the sound ends {missing:.2f} s before the picture")
-    if report.audio_rate < audio.SAMPLE_RATE:
+    if report.audio_rate < SAMPLE_RATE:
         found.append(f"the sound has {report.audio_rate} Hz: nothing above half of that is in it")
     if report.people > 1:
         found.append(f"{report.people} faces: the one that is largest over the clip was taken")

@@ -34,7 +34,7 @@ from wav2lip_npu.runtime import device, distributed
 
 OPTIONS = "preprocess_options.json"  # what decides the crops
 PARTIAL = ".partial"  # where clips are before they are published
-PATIENCE = timedelta(days=30)  # of the first process of several, which ends last
+WORKER_TIMEOUT = timedelta(days=30)  # of the first process of several, which ends last
 WORKERS_ON_CARD = 4  # clips at the same time on a card: one is decoded while another is looked at
 
 log = logging.getLogger(__name__)
@@ -61,9 +61,9 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     place = device.Device.open(config.device, config.precision)
     detector = _open_detector(config, place).name
     workers = _choose_workers(config, place, detector)
-    with distributed.join(place, patience=PATIENCE) as world:
-        with world.leader_first():
-            if world.leads:
+    with distributed.join(place, timeout=WORKER_TIMEOUT) as world:
+        with world.main_first():
+            if world.is_main:
                 _check_options(config, detector)
                 report.merge_reports(root)  # of an earlier run that was interrupted
                 shutil.rmtree(root / PARTIAL, ignore_errors=True)
@@ -72,8 +72,8 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
         if world.size > 1:
             log.info("%d videos, %d for each of %d processes", len(sources), len(share), world.size)
         _cut_share(share, former, config, workers, world)
-        world.wait_for_all()
-        if not world.leads:
+        world.barrier()
+        if not world.is_main:
             return []
         merged = report.merge_reports(root)
         shutil.rmtree(root / PARTIAL, ignore_errors=True)
@@ -186,7 +186,7 @@ def _cut_share(
     log.info("%d videos, %d of them done already", len(sources), len(sources) - len(todo))
     work = root / PARTIAL / str(os.getpid())
     cut = _cut_all(todo, work, config, workers)
-    for reports in tqdm(cut, total=len(todo), unit="clip", disable=world.hides_progress):
+    for reports in tqdm(cut, total=len(todo), unit="clip", disable=world.hide_progress):
         _publish(reports, former.get(reports[0].source, []), work, root, path)
 
 
@@ -244,7 +244,7 @@ class _Worker:
         distributed.follow_parent()  # which lets a worker finish its clip
         device.limit_threads(workers)
         cls.config = config
-        place = device.Device.open(config.device, config.precision).further(cards.get())
+        place = device.Device.open(config.device, config.precision).with_index_offset(cards.get())
         cls.detector = _open_detector(config, place)
 
     @classmethod

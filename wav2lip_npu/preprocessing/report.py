@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wav2lip_npu.constants import FACE_SIZE, FPS
 from wav2lip_npu.data.clips import AUDIO, load_crops
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.mel import FACE_SIZE, FPS
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"

@@ -20,11 +20,11 @@ from wav2lip_npu.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-HEAP_GROWTH = 2**28  # bytes by which memory that is held grows, see ``hold_memory``
+HEAP_GROWTH = 2**28  # bytes by which memory that is held grows, see ``tune_malloc``
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
 
 
-def prepare_environment() -> None:
+def disable_torch_npu_autoload() -> None:
     """Keep ``import torch`` from loading torch_npu by itself.
 
     torch from 2.5 on does that, and the import fails as a whole where torch_npu is installed and
@@ -93,7 +93,7 @@ class Device:
         return module.amp.GradScaler(enabled=enabled)
 
     @property
-    def fuses_adam(self) -> bool:
+    def has_fused_adam(self) -> bool:
         """Whether Adam's step is one kernel here, which can be told on the device not to step."""
         import torch
 
@@ -105,7 +105,7 @@ class Device:
             return False
         return True
 
-    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+    def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network here, in the memory format that suits convolutions on this device."""
         import torch
 
@@ -114,26 +114,26 @@ class Device:
         network = network.to(self.torch_device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def put(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Move a batch here, without waiting for it."""
         return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
 
-    def ahead(
+    def prefetch(
         self, batches: Iterable[dict[str, torch.Tensor]]
     ) -> Iterator[dict[str, torch.Tensor]]:
         """Batches moved here, each asked for before the work on the one before it begins."""
         if self.torch_device.type == CPU:  # nothing to move, and a batch more in memory
-            yield from map(self.put, batches)
+            yield from map(self.to_device, batches)
             return
         coming: dict[str, torch.Tensor] | None = None
         for batch in batches:
-            ready, coming = coming, self.put(batch)
+            ready, coming = coming, self.to_device(batch)
             if ready is not None:
                 yield ready
         if coming is not None:
             yield coming
 
-    def hold_memory(self) -> None:
+    def tune_malloc(self) -> None:
         """Have this process keep memory that tensors have freed for those to come.
 
         Accelerators do so by themselves. On a CPU with the GNU C library a step of the generator
@@ -150,7 +150,7 @@ class Device:
             for parameter, value in ((-4, 0), (-1, -1), (-2, HEAP_GROWTH)):
                 mallopt(parameter, value)
 
-    def matmul_rate(self) -> float:
+    def measured_matmul_flops(self) -> float:
         """Floating-point operations a second of large matrix multiplications, as measured now."""
         import torch
 
@@ -168,11 +168,11 @@ class Device:
         self.synchronize()
         return time.perf_counter() - started
 
-    def load(self, tensor: torch.Tensor) -> torch.Tensor:
+    def copy_to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor here, also where it came from here: it may have been a file."""
         return tensor.to(self.torch_device, copy=True)
 
-    def further(self, cards: int) -> Device:
+    def with_index_offset(self, cards: int) -> Device:
         """The same settings so many cards further on; a CPU is one."""
         import torch
 

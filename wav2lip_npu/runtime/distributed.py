@@ -23,7 +23,7 @@ from wav2lip_npu.runtime.device import Device, limit_threads
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _PEER_IS_GONE = r"closed by peer|reset by peer|Broken pipe|Connection refused|recvBytes failed"
 
-PATIENCE = timedelta(minutes=30)  # longer than any evaluation or saving
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # longer than any evaluation or saving
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +39,29 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes for all."""
         return self.rank == 0
 
     @property
-    def hides_progress(self) -> bool | None:
+    def hide_progress(self) -> bool | None:
         """What tqdm's ``disable`` wants: only the first has a bar, and none without a terminal."""
-        return None if self.leads else True
+        return None if self.is_main else True
 
-    def share_gradients(self, network: nn.Module) -> nn.Module:
+    def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """The network to call in training: each process's gradient is then the mean over all.
 
         Parameters, and before each call the buffers, become those of the first process.
         """
         return network if self.size == 1 else DistributedDataParallel(network)
 
-    def share_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's running statistics."""
         if self.size > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, src=0)
 
-    def highest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The highest of the processes' values."""
         if self.size == 1:
             return value
@@ -69,18 +69,18 @@ class World:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return int(values)
 
-    def wait_for_all(self) -> None:
+    def barrier(self) -> None:
         """Go on when the last process has come here."""
-        self.highest(0)
+        self.all_reduce_max(0)
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Let the first process through before the others, which find what it has made."""
-        if not self.leads:
-            self.wait_for_all()
+        if not self.is_main:
+            self.barrier()
         yield
-        if self.leads:
-            self.wait_for_all()
+        if self.is_main:
+            self.barrier()
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """The mean over the processes of each value, which all of them have."""
@@ -91,7 +91,7 @@ class World:
         return dict(zip(values, (sums / self.size).tolist(), strict=True))
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 def follow_parent() -> None:
@@ -113,35 +113,35 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def lost_a_peer(error: RuntimeError) -> bool:
+def is_lost_peer(error: RuntimeError) -> bool:
     """Whether torch says by this that another process has ended."""
     return re.search(_PEER_IS_GONE, str(error)) is not None
 
 
 @contextmanager
-def join(device: Device, *, patience: timedelta = PATIENCE) -> Iterator[World]:
+def join(device: Device, *, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[World]:
     """Meet the other processes of this run, if torchrun has started several.
 
     Args:
         device: where this process computes; decides how the processes exchange gradients.
-        patience: how long they wait for each other.
+        timeout: how long they wait for each other.
 
     Raises:
         UserError: another process ended before its time.
     """
     size = int(os.environ["WORLD_SIZE"]) if all(map(os.environ.get, _VARIABLES)) else 1
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     world = World(rank=int(os.environ["RANK"]), size=size)
-    if not world.leads:
+    if not world.is_main:
         logging.getLogger("wav2lip_npu").setLevel(logging.WARNING)
     limit_threads()
     try:
-        distributed.init_process_group(device.backend, timeout=patience)
+        distributed.init_process_group(device.backend, timeout=timeout)
         yield world
     except RuntimeError as error:
-        if lost_a_peer(error):
+        if is_lost_peer(error):
             raise UserError("another process of this run has ended, see what it says") from error
         raise
     finally:

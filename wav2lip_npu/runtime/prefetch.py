@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
+def prefetch(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
     """The same items, made by a thread that may be ``count`` of them ahead.
 
     An error in the making is raised here, after the items before it. When this generator is closed

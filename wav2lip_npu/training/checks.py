@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import torch
 
+from wav2lip_npu.constants import FACE_SIZE, FPS, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip
 from wav2lip_npu.data.sampler import WindowData, WindowSampler
-from wav2lip_npu.mel import FACE_SIZE, FPS, WINDOW_FRAMES, expert_row, last_frame
+from wav2lip_npu.mel import last_valid_start, syncnet_mel_start
 from wav2lip_npu.training.metrics import sheet_of
 
 SHEET = "data_check.png"
@@ -67,7 +68,8 @@ def _check_lengths(clips: list[Clip]) -> None:
     differ = [
         clip.folder.name
         for clip in clips
-        if abs(clip.crops[-1] - last_frame(clip.mel_rows) - WINDOW_FRAMES) > LENGTHS_DIFFER * FPS
+        if abs(clip.crops[-1] - last_valid_start(clip.mel_rows) - WINDOW_FRAMES)
+        > LENGTHS_DIFFER * FPS
     ]
     if differ:
         log.warning(
@@ -141,8 +143,8 @@ def _curves(data: WindowData, place: int) -> tuple[np.ndarray, np.ndarray]:
         faces = data.store.faces(np.full(len(starts), place), starts, lower=True)
         bright = faces[:, :, MOUTH[0], MOUTH[1]].float().mean(dim=(2, 3, 4)).cpu().numpy()
         lips[(starts[:, None] + np.arange(WINDOW_FRAMES)).ravel()] = bright.ravel()
-    frames = np.arange(min(FRAMES, last_frame(clip.mel_rows) + 1))
-    rows = np.array([[expert_row(frame)] for frame in frames.tolist()])
+    frames = np.arange(min(FRAMES, last_valid_start(clip.mel_rows) + 1))
+    rows = np.array([[syncnet_mel_start(frame)] for frame in frames.tolist()])
     mels = data.store.mels(np.full(len(frames), place), rows)
     sound = np.full(FRAMES + WINDOW_FRAMES, np.nan)
     sound[frames] = mels[:, 0, :, :ROWS_OF_FRAME].mean(dim=(1, 2)).cpu().numpy()
@@ -170,7 +172,7 @@ def _sheet(data: WindowData) -> np.ndarray:
         [clip.targets[len(clip.targets) // 2] for clip in (data.clips[n] for n in places)]
     )
     faces = data.store.faces(places, starts).cpu()
-    rows = np.array([[expert_row(start)] for start in starts.tolist()])
+    rows = np.array([[syncnet_mel_start(start)] for start in starts.tolist()])
     lines = []
     for place, start, window, mel in zip(
         places.tolist(), starts.tolist(), faces, data.store.mels(places, rows).cpu(), strict=True

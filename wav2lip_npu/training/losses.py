@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from wav2lip_npu.mel import LOWER_HALF
-
 
 def sync_loss(speech: torch.Tensor, face: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of the embeddings' cosine, which the ReLUs keep in [0, 1].
@@ -53,8 +51,3 @@ def _cross_entropy(probability: torch.Tensor, answer: torch.Tensor) -> torch.Ten
     unknown = probability.isnan()
     loss = F.binary_cross_entropy(probability.masked_fill(unknown, 0.5), answer)
     return loss * torch.where(unknown.any(), torch.nan, 1.0)
-
-
-def expert_view(faces: torch.Tensor) -> torch.Tensor:
-    """What the expert sees of a window: (B, 3, T, 96, 96) → (B, 3·T, 48, 96), frame-major."""
-    return faces[:, :, :, LOWER_HALF:].transpose(1, 2).flatten(1, 2)

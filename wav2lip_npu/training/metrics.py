@@ -25,7 +25,7 @@ BOARD = "tensorboard"
 AVERAGED = "ema_"  # before the names of what averaged weights are worth
 HEADER = 18  # pixels above a sheet, for the titles
 STRIP = 10  # evaluations in a film strip
-NOT_PLOTTED = {"items_per_second", "memory_gib", "data_wait", "peak_share", "skipped"}
+NOT_PLOTTED = {"items_per_second", "memory_gib", "data_wait", "mfu", "skipped"}
 
 
 class Mean:

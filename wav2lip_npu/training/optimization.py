@@ -27,7 +27,7 @@ YIELDED = 1.1  # factor by which each step that is skipped raises it: a lasting 
 TOO_MANY = 50  # steps skipped in a row, after which a run ends
 
 
-class GradientWatch:
+class GradientSpikeFilter:
     """Tells, on the device and without asking it, which steps should be skipped.
 
     A norm that is not finite is a fault, and so is one far above the highest of those before it:
@@ -98,7 +98,7 @@ class Average:
         return [tensor for tensor in tensors if tensor.is_floating_point()]  # without counters
 
 
-class Learner:
+class TrainableNetwork:
     """A network in training, with all that belongs to it; saved in a file of its own."""
 
     def __init__(
@@ -121,15 +121,15 @@ class Learner:
             world: the processes that share its gradients.
             average: keep the moving average of its weights, if the options ask for one.
         """
-        self.network = device.place(network)
-        self.shared = world.share_gradients(network)  # the same, to be called in training
+        self.network = device.prepare(network)
+        self.shared = world.wrap_ddp(network)  # the same, to be called in training
         if config.compile:
             self.shared = torch.compile(self.shared)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, betas=betas, fused=device.fuses_adam
+            network.parameters(), lr=config.learning_rate, betas=betas, fused=device.has_fused_adam
         )
         self.scaler = device.scaler()
-        self.watch = GradientWatch(device)
+        self.watch = GradientSpikeFilter(device)
         self.average = None
         if average and config.ema is not None:
             self.average = Average(self.network, config.ema)

@@ -40,7 +40,7 @@ def check_overfit(kind: type[Task], config: TrainConfig, device: Device, data: W
     )
     task = kind(plain, device)
     windows = task.recipe.draw(WindowSampler(data.clips, config.seed), range(WINDOWS))
-    batch = device.put(task.recipe.load(data.store, windows))
+    batch = device.to_device(task.recipe.load(data.store, windows))
     task.set_training(True)
     losses = [float(task.step(batch)[task.learned]) for _ in range(STEPS)]
     device.set_random_state(random)

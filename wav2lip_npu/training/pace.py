@@ -39,15 +39,15 @@ class Pace:
             step: the current one; all that was asked of the device is done.
             items: of a step.
             work: floating-point operations that an item takes, forward and backward.
-            peak: operations a second of all devices together, see ``Device.matmul_rate``.
+            peak: operations a second of all devices together, see ``Device.measured_matmul_flops``.
 
         Returns:
             "items_per_second"; "data_wait", the share of the time in which the host waited for
-            data (an upper limit: the device may have had work left); "peak_share", the share of
+            data (an upper limit: the device may have had work left); "mfu", the share of
             the device's rate of matrix multiplication that the networks' operations come to.
         """
         seconds, steps = time.monotonic() - self._since, step - self.step
         rate = steps * items / seconds
-        shares = {"data_wait": self._waited / seconds, "peak_share": rate * work / peak}
+        shares = {"data_wait": self._waited / seconds, "mfu": rate * work / peak}
         self.begin(step)
         return {"items_per_second": rate, **shares}

@@ -15,16 +15,16 @@ import torch
 from torch import nn
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
+from wav2lip_npu.constants import WINDOW_FRAMES
 from wav2lip_npu.data import sampler as data
 from wav2lip_npu.data.sampler import Batch
-from wav2lip_npu.mel import LOWER_HALF, WINDOW_FRAMES
-from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, inputs
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.distributed import ALONE, World
+from wav2lip_npu.runtime.distributed import SINGLE_PROCESS, World
 from wav2lip_npu.training import losses
 from wav2lip_npu.training.metrics import likeness
-from wav2lip_npu.training.optimization import Learner, learning_rate
+from wav2lip_npu.training.optimization import TrainableNetwork, learning_rate
 
 # Floating-point operations of a network's forward pass, as torch counts them.
 EXPERT_WORK = 2.42e9  # of an item
@@ -45,15 +45,15 @@ class Task(ABC):
     learned: ClassVar[str]  # the loss that a step tells how well it learns by,
     score: ClassVar[str]  # and that of an evaluation; less is better
 
-    def __init__(self, config: TrainConfig, device: Device, world: World = ALONE) -> None:
+    def __init__(self, config: TrainConfig, device: Device, world: World = SINGLE_PROCESS) -> None:
         self.config = config
         self.device = device
         self.world = world
-        self.trained: dict[str, Learner] = {}  # by the prefix of the checkpoint's name
+        self.trained: dict[str, TrainableNetwork] = {}  # by the prefix of the checkpoint's name
 
     def add(self, prefix: str, network: nn.Module, betas: tuple[float, float]) -> nn.Module:
         """Take a network into training; the first one is what the training is for."""
-        learner = Learner(
+        learner = TrainableNetwork(
             network, self.config, betas, self.device, self.world, average=not self.trained
         )
         self.trained[prefix] = learner
@@ -93,7 +93,7 @@ class Task(ABC):
         Returns:
             (B, T, 3, h, w) in [0, 1].
         """
-        faces = as_images(batch[name])
+        faces = inputs.to_float(batch[name])
         if self.config.augment_flip and "mirrored" in batch:
             mirrored = batch["mirrored"].view(-1, 1, 1, 1, 1)
             faces = torch.where(mirrored, faces.flip(-1), faces)
@@ -130,18 +130,20 @@ class Task(ABC):
         """Take up the state of an earlier run; a published checkpoint has none."""
 
 
-class ExpertTask(Task):
+class SyncNetTask(Task):
     """The lip-sync expert: do speech and faces belong together?"""
 
     recipe = data.EXPERT
     learned = score = "loss"
 
-    def __init__(self, config: ExpertConfig, device: Device, world: World = ALONE) -> None:
+    def __init__(
+        self, config: SyncNetConfig, device: Device, world: World = SINGLE_PROCESS
+    ) -> None:
         super().__init__(config, device, world)
         self.contrastive = config.objective == "contrastive"
         if self.contrastive:
             self.recipe = data.EXPERT_TOGETHER
-        self.expert = self.add("", SyncExpert(), betas=(0.9, 0.999))
+        self.expert = self.add("", SyncNet(), betas=(0.9, 0.999))
 
     def learn(self, batch: Batch) -> Metrics:
         """See ``Task``."""
@@ -165,11 +167,11 @@ class ExpertTask(Task):
         found if of 15 places, up to seven frames off, the best one is at most one off: by chance
         one in five.
         """
-        expert = cast(SyncExpert, self.called())
+        expert = cast(SyncNet, self.called())
         with self.device.autocast():
             speech, face = expert(batch["mel"], self._faces(batch, "faces"))
             true_face = expert.embed_face(self._faces(batch, "true_faces"))
-            moved = expert.embed_speech(batch["moved"].flatten(0, 1).unsqueeze(1))
+            moved = expert.embed_audio(batch["moved"].flatten(0, 1).unsqueeze(1))
         told = (torch.cosine_similarity(speech, face) > 0.5) == (batch["label"] > 0.5)
         agreement = torch.einsum("bse,be->bs", moved.view(len(face), -1, face.shape[1]), true_face)
         best = batch["shifts"].gather(1, agreement.argmax(dim=1, keepdim=True))
@@ -208,13 +210,15 @@ class GeneratorTask(Task):
     open_weight: ClassVar[float] = 0.01  # of the sync loss once the gate is open
     gate: ClassVar[float] = 0.75  # evaluation sync loss below which it opens
 
-    def __init__(self, config: GeneratorConfig, device: Device, world: World = ALONE) -> None:
+    def __init__(
+        self, config: GeneratorConfig, device: Device, world: World = SINGLE_PROCESS
+    ) -> None:
         super().__init__(config, device, world)
         self.generator = self.add("", Generator(), betas=self.betas)
-        self.expert = SyncExpert()
+        self.expert = SyncNet()
         judge = checkpoint.read(config.syncnet_checkpoint_path)
         checkpoint.load_network(self.expert, judge.averaged() if config.syncnet_ema else judge)
-        device.place(self.expert).requires_grad_(False).train(config.expert_mode == "train")
+        device.prepare(self.expert).requires_grad_(False).train(config.expert_mode == "train")
         self.sync_weight = 0.0
         self.last_sync: float | None = None  # of the latest evaluation
 
@@ -238,7 +242,7 @@ class GeneratorTask(Task):
         return {
             "l1": (drawn - target).abs().mean(),
             "sync": self._sync(drawn, batch),
-            **likeness(drawn[:, :, :, LOWER_HALF:], target[:, :, :, LOWER_HALF:]),
+            **likeness(inputs.lower_half(drawn), inputs.lower_half(target)),
         }
 
     def _generate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,7 +250,7 @@ class GeneratorTask(Task):
         target, reference = self._faces(batch, "target"), self._faces(batch, "reference")
         with self.device.autocast():
             mel = batch["mel"][:, 1:].unsqueeze(2)
-            drawn = self.called()(mel, torch.cat([masked(target), reference], dim=1))
+            drawn = self.called()(mel, inputs.generator_faces(target, reference))
         return drawn.float(), target
 
     def _faces(self, batch: Batch, name: str) -> torch.Tensor:
@@ -273,7 +277,7 @@ class GeneratorTask(Task):
 
     def _sync(self, drawn: torch.Tensor, batch: Batch) -> torch.Tensor:
         with self.device.autocast():
-            speech, face = self.expert(batch["mel"][:, :1], losses.expert_view(drawn))
+            speech, face = self.expert(batch["mel"][:, :1], inputs.syncnet_faces(drawn))
         return losses.sync_loss(speech, face, torch.ones(len(drawn), device=drawn.device))
 
     def conclude(self, evaluation: dict[str, float]) -> str | None:
@@ -298,7 +302,10 @@ class GeneratorTask(Task):
         drawn, target = self._generate(batch)
         reference = self._faces(batch, "reference")
         middle = target.shape[2] // 2
-        columns = [kind[:, :, middle] for kind in (reference, masked(target), drawn, target)]
+        columns = [
+            kind[:, :, middle]
+            for kind in (reference, inputs.mask_lower_half(target), drawn, target)
+        ]
         pictures = torch.stack(columns, dim=1).permute(0, 1, 3, 4, 2)
         return (pictures * 255).round().to(torch.uint8).cpu()
 
@@ -319,9 +326,11 @@ class AdversarialTask(GeneratorTask):
     open_weight = 0.03
     disc_weight: ClassVar[float] = 0.07  # of the perceptual loss, from the start
 
-    def __init__(self, config: GeneratorConfig, device: Device, world: World = ALONE) -> None:
+    def __init__(
+        self, config: GeneratorConfig, device: Device, world: World = SINGLE_PROCESS
+    ) -> None:
         super().__init__(config, device, world)
-        network = QualityDiscriminator()
+        network = VisualQualityDiscriminator()
         self.discriminator = self.add(checkpoint.DISC_PREFIX, network, betas=self.betas)
 
     def learn(self, batch: Batch) -> Metrics:
@@ -369,15 +378,3 @@ class AdversarialTask(GeneratorTask):
             discriminator = self.called(checkpoint.DISC_PREFIX)
             real, fake = discriminator(target), discriminator(drawn)
         return losses.real_or_not(real, real=True), losses.real_or_not(fake, real=False)
-
-
-def as_images(faces: torch.Tensor) -> torch.Tensor:
-    """(B, T, h, w, 3) uint8 → (B, T, 3, h, w) float in [0, 1]."""
-    return faces.permute(0, 1, 4, 2, 3).float() / 255
-
-
-def masked(faces: torch.Tensor) -> torch.Tensor:
-    """(B, 3, T, 96, 96) with the lower half of each frame zeroed."""
-    faces = faces.clone()
-    faces[:, :, :, LOWER_HALF:] = 0
-    return faces

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig, TrainConfig
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.data.loader import load, one_line
 from wav2lip_npu.data.sampler import (
     Batch,
@@ -44,7 +44,7 @@ from wav2lip_npu.training.metrics import (
 from wav2lip_npu.training.optimization import TOO_MANY, learning_rate
 from wav2lip_npu.training.overfit import check_overfit
 from wav2lip_npu.training.pace import Pace
-from wav2lip_npu.training.tasks import AdversarialTask, ExpertTask, GeneratorTask, Task
+from wav2lip_npu.training.tasks import AdversarialTask, GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.validation import SHEET_TITLES, judge
 
 GO, TIME_IS_UP, STOP, FAILED = range(4)  # what a process says before a step; the gravest counts
@@ -52,9 +52,9 @@ GO, TIME_IS_UP, STOP, FAILED = range(4)  # what a process says before a step; th
 log = logging.getLogger(__name__)
 
 
-def train_expert(config: ExpertConfig) -> None:
+def train_syncnet(config: SyncNetConfig) -> None:
     """Train the lip-sync expert until the options say to stop, or an interruption."""
-    _train(config, ExpertTask)
+    _train(config, SyncNetTask)
 
 
 def train_generator(config: GeneratorConfig) -> None:
@@ -64,7 +64,7 @@ def train_generator(config: GeneratorConfig) -> None:
 
 def _train(config: TrainConfig, kind: type[Task]) -> None:
     device = Device.open(config.device, config.precision)
-    device.hold_memory()
+    device.tune_malloc()
     with distributed.join(device) as world:
         log.info("device: %s (%s)", device.torch_device, device.reason)
         log.info(
@@ -116,7 +116,7 @@ class Trainer:
         config = self.config
         if config.max_steps is not None and self.step >= config.max_steps:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
-        if self.step == 0 and self.world.leads:
+        if self.step == 0 and self.world.is_main:
             check_data(self.train_data, config.seed, config.checkpoint_dir)
             if config.overfit_check:
                 check_overfit(type(self.task), config, self.device, self.train_data)
@@ -126,13 +126,13 @@ class Trainer:
             initial=self.step,
             total=config.max_steps,
             unit="step",
-            disable=self.world.hides_progress,
+            disable=self.world.hide_progress,
         )
         with logging_redirect_tqdm(), bar, stop_signals() as stop:
             try:
                 self._train(stop, bar)
             except RuntimeError as error:
-                if distributed.lost_a_peer(error) and self.step != self.saved_step:
+                if distributed.is_lost_peer(error) and self.step != self.saved_step:
                     self.save()  # the step that broke off counts as not done
                 raise
             except OSError as error:
@@ -147,10 +147,10 @@ class Trainer:
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         config = self.config
-        self.peak = self.world.size * self.device.matmul_rate()
+        self.peak = self.world.size * self.device.measured_matmul_flops()
         self.pace.begin(self.step)
         self.task.set_training(True)
-        batches = self.device.ahead(self._train_batches(stop))
+        batches = self.device.prefetch(self._train_batches(stop))
         while (gathered := [*islice(batches, config.accumulate)])[config.accumulate - 1 :]:
             self.means.add(self.task.step(*gathered, number=self.step))
             self.step += 1
@@ -209,11 +209,11 @@ class Trainer:
                 except (UserError, RuntimeError) as error:
                     failure = error
             own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else GO
-            verdict = self.world.highest(FAILED if failure else own)
+            verdict = self.world.all_reduce_max(FAILED if failure else own)
             if verdict == FAILED:
                 if self.step != self.saved_step:
                     self.save()
-                self.world.wait_for_all()  # or torchrun ends the first one while it saves
+                self.world.barrier()  # or torchrun ends the first one while it saves
                 raise one_line(failure) from failure
             if verdict == TIME_IS_UP:
                 self.ended = f"--max_hours {hours}"
@@ -262,7 +262,7 @@ class Trainer:
             )
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
-        if self.world.leads:
+        if self.world.is_main:
             self.metrics.write(kind, self.step, values)
 
     def evaluate(self) -> dict[str, float]:
@@ -274,7 +274,7 @@ class Trainer:
             log.info("evaluation at step %d: %s", self.step, spelled(evaluation))
             if (news := self.task.conclude(evaluation)) is not None:
                 log.info(news)
-            if self.world.leads:
+            if self.world.is_main:
                 self._picture(sheet)
         self._rate(evaluation)
         return evaluation
@@ -307,7 +307,7 @@ class Trainer:
         if self.step == self.saved_step and self.step in self.published and not best:
             return
         self.saved_step = self.step
-        if self.world.leads:
+        if self.world.is_main:
             with self.pace.standstill():
                 self._save(best)
 
@@ -346,7 +346,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Load networks, optimisers and position from where the options say, or start afresh."""
-        if self.world.leads:
+        if self.world.is_main:
             checkpoint.remove_partial(self.config.checkpoint_dir)
         main = self._main_checkpoint()
         for prefix, trained in self.task.trained.items():
@@ -368,7 +368,7 @@ class Trainer:
                 self.task.restore(loaded.extra)
             name = type(trained.network).__name__
             log.info("%s: continues from %s, step %d", name, source, loaded.global_step)
-        if self.world.highest(self.items) != -self.world.highest(-self.items):
+        if self.world.all_reduce_max(self.items) != -self.world.all_reduce_max(-self.items):
             raise UserError(
                 f"--checkpoint_dir {self.config.checkpoint_dir}: the processes find different "
                 "checkpoints there; it must be one folder that all machines see"

@@ -47,12 +47,12 @@ def judge(
     for learner in task.trained.values():
         learner.check()
         for network in learner.networks():
-            task.world.share_buffers(network)
+            task.world.broadcast_buffers(network)
     means, sheet = Mean(), None
     for batch in batches:
-        batch = task.device.put(batch)
+        batch = task.device.to_device(batch)
         few = {name: part[:SHEET_ROWS] for name, part in batch.items()}
-        wanted_sheet = sheet is None and task.world.leads
+        wanted_sheet = sheet is None and task.world.is_main
         means.add(task.evaluate(batch))
         if main.average is None:
             sheet = task.draw(few) if wanted_sheet else sheet

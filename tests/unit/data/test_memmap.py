@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import expert_config, generator_config, make_clip, trainer
+from helpers import generator_config, make_clip, syncnet_config, trainer
 
 from wav2lip_npu.data import memmap as packed
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
@@ -177,7 +177,7 @@ def test_training_is_the_same_from_anywhere(
     }.items():
         out = tmp_path / name
         if kind == "expert":
-            config = expert_config(clips, out)
+            config = syncnet_config(clips, out)
         else:
             config = generator_config(clips, out, expert_file)
         changes |= {"max_steps": 3, "log_interval": 1, "eval_interval": 3}
@@ -197,7 +197,7 @@ def test_training_is_the_same_from_anywhere(
 
 def test_on_the_device_without_a_pack_is_an_error(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data_on_device: needs the packed crops"):
-        trainer(expert_config(clips, tmp_path / "out", cache_gb=0, data_on_device=True))
+        trainer(syncnet_config(clips, tmp_path / "out", cache_gb=0, data_on_device=True))
 
 
 def test_crops_of_a_pack_are_those_that_the_original_reads(

@@ -23,8 +23,8 @@ from wav2lip_npu.data.sampler import (
     expert_mels,
 )
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import load_audio, melspectrogram
-from wav2lip_npu.mel import expert_row, last_frame
+from wav2lip_npu.media.audio import load_audio
+from wav2lip_npu.mel import last_valid_start, melspectrogram, syncnet_mel_start
 
 
 def crops(folder: Path, start: int) -> np.ndarray:
@@ -126,8 +126,8 @@ def test_expert_item(clips: Path, matched: bool) -> None:
 def test_expert_trial(clips: Path) -> None:
     folder, store = clips / "a", files_of(clips / "a")
     mel = mel_of(folder)
-    last = last_frame(mel.shape[1])
-    assert expert_row(last) + 16 <= mel.shape[1] < expert_row(last + 1) + 16
+    last = last_valid_start(mel.shape[1])
+    assert syncnet_mel_start(last) + 16 <= mel.shape[1] < syncnet_mel_start(last + 1) + 16
     targets = np.array([2, 10, last])
     windows = Windows(
         clips=np.ones(3, int),

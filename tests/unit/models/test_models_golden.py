@@ -9,12 +9,12 @@ import torch
 from formula import fill, golden_arrays, golden_json, image, mel, norm
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig, GeneratorConfig
-from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+from wav2lip_npu.config import GeneratorConfig, SyncNetConfig
+from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, inputs
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.training import tasks
 
-NETWORKS = {"syncnet": SyncExpert, "wav2lip": Generator, "disc_qual": QualityDiscriminator}
+NETWORKS = {"syncnet": SyncNet, "wav2lip": Generator, "disc_qual": VisualQualityDiscriminator}
 STEPS = golden_json("numbers")["steps"]
 CPU = Device.open("cpu", "fp32")
 
@@ -39,7 +39,7 @@ def test_parameter_names_are_the_published(name: str) -> None:
 @torch.no_grad()
 def test_network_outputs() -> None:
     expected = golden_arrays("models")
-    expert = fill(SyncExpert()).eval()
+    expert = fill(SyncNet()).eval()
     speech, face = expert(mel("sync.mel", 2, 1, 80, 16), image("sync.face", 2, 15, 48, 96))
     np.testing.assert_allclose(speech, expected["syncnet_audio"], atol=1e-5)
     np.testing.assert_allclose(face, expected["syncnet_face"], atol=1e-5)
@@ -52,7 +52,7 @@ def test_network_outputs() -> None:
     np.testing.assert_allclose(single[:, :, ::4, ::4], expected["gen4"], atol=1e-5)
     np.testing.assert_allclose(single.mean((2, 3)), expected["gen4_mean"], atol=1e-5)
 
-    discriminator = fill(QualityDiscriminator()).eval()
+    discriminator = fill(VisualQualityDiscriminator()).eval()
     probability = discriminator(image("disc.face5", 2, 3, 5, 96, 96))
     np.testing.assert_allclose(probability, expected["disc"], atol=1e-5)
 
@@ -60,12 +60,12 @@ def test_network_outputs() -> None:
 @pytest.fixture
 def float_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden batches are floats, which no crop can be: pass them through."""
-    monkeypatch.setattr(tasks, "as_images", lambda faces: faces)
+    monkeypatch.setattr(inputs, "to_float", lambda faces: faces)
 
 
 @pytest.mark.usefixtures("float_images")
 def test_expert_steps(tmp_path: Path) -> None:
-    task = tasks.ExpertTask(ExpertConfig(data_root=tmp_path, checkpoint_dir=tmp_path), CPU)
+    task = tasks.SyncNetTask(SyncNetConfig(data_root=tmp_path, checkpoint_dir=tmp_path), CPU)
     fill(task.expert)
     task.set_training(True)
     for i, (loss, norm_after) in enumerate(STEPS["syncnet"]):
@@ -101,7 +101,7 @@ def test_generator_steps(
     norms_within: float,
     tmp_path: Path,
 ) -> None:
-    expert = fill(SyncExpert())
+    expert = fill(SyncNet())
     expert_path = tmp_path / "expert.pth"
     optimizer = torch.optim.Adam(expert.parameters())
     checkpoint.save(expert_path, expert, optimizer, step=0, epoch=0, extra={})

@@ -20,7 +20,7 @@ from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import read_frames
 from wav2lip_npu.preprocessing import clip as cutting
-from wav2lip_npu.preprocessing.clip import ahead, cut_video
+from wav2lip_npu.preprocessing.clip import cut_video, prefetch
 from wav2lip_npu.preprocessing.report import ClipReport
 
 
@@ -291,13 +291,13 @@ def test_a_file_that_ends_early_is_told(tmp_path: Path, sound: Path) -> None:
 
 
 def test_ahead_gives_all_and_passes_errors_on() -> None:
-    assert list(ahead(iter(range(100)), 3)) == list(range(100))
+    assert list(prefetch(iter(range(100)), 3)) == list(range(100))
 
     def failing():
         yield 1
         raise KeyError("here")
 
-    items = ahead(failing(), 3)
+    items = prefetch(failing(), 3)
     assert next(items) == 1
     with pytest.raises(KeyError, match="here"):
         next(items)
@@ -312,7 +312,7 @@ def test_ahead_stays_within_bounds_and_stops() -> None:
             yield n
 
     before = threading.active_count()
-    items = ahead(slow(), 3)
+    items = prefetch(slow(), 3)
     next(items)
     time.sleep(0.3)
     assert len(made) <= 6

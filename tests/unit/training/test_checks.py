@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import expert_config, trainer
+from helpers import syncnet_config, trainer
 
+from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.data import sampler as data
 from wav2lip_npu.data.clips import load_mel, read_clips
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import SAMPLE_RATE, write_wav
+from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.training import checks as guards
 from wav2lip_npu.training import overfit, tasks
 from wav2lip_npu.training.checks import agreement, check_data
@@ -70,7 +71,7 @@ def test_sound_and_lips_are_compared(
 def test_training_on_swapped_sound_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = expert_config(tmp_path / "data", tmp_path / "out", max_steps=1)
+    config = syncnet_config(tmp_path / "data", tmp_path / "out", max_steps=1)
     assert not agreement(speak(tmp_path / "data", tmp_path / "lists", other=1)).found
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         trainer(config).run()
@@ -79,7 +80,7 @@ def test_training_on_swapped_sound_is_named(
     assert sheet.shape == (18 + 20 * 96, 6 * 96, 3)
     # A run that goes on does not look again.
     caplog.clear()
-    trainer(expert_config(tmp_path / "data", tmp_path / "out", max_steps=2)).run()
+    trainer(syncnet_config(tmp_path / "data", tmp_path / "out", max_steps=2)).run()
     assert "data check" not in caplog.text
 
 
@@ -101,19 +102,19 @@ def test_lengths_that_differ_are_named(tmp_path: Path, caplog: pytest.LogCapture
 def test_too_few_or_dumb_clips_are_no_fault(
     clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = trainer(expert_config(clips, tmp_path))
+    run = trainer(syncnet_config(clips, tmp_path))
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         check_data(run.train_data, 0, tmp_path)
     assert "2 clips with sound and lips that move, too few to compare them" in caplog.text
     for folder in clips.iterdir():
         for path in folder.glob("*.jpg"):  # all alike: nothing to correlate
             cv2.imwrite(str(path), np.full((96, 96, 3), 9, np.uint8))
-    run = trainer(expert_config(clips, tmp_path))
+    run = trainer(syncnet_config(clips, tmp_path))
     assert agreement(run.train_data).clips == 0
 
 
 def test_the_plateau_is_named(clips: Path, tmp_path: Path) -> None:
-    task = trainer(expert_config(clips, tmp_path)).task
+    task = trainer(syncnet_config(clips, tmp_path)).task
     stuck = {"loss": 0.697, "accuracy": 0.51, "offset_accuracy": 0.2}
     assert "51% of pairs told right (50%), 20% of speech" in task.conclude(stuck)
     assert task.conclude({**stuck, "accuracy": 0.6}) is None
@@ -125,13 +126,13 @@ def test_networks_that_learn_nothing_are_named(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(overfit, "STEPS", 40)
-    config = expert_config(clips, tmp_path, overfit_check=True, max_steps=1)
+    config = syncnet_config(clips, tmp_path, overfit_check=True, max_steps=1)
     run = trainer(config)
     random = torch.get_rng_state()
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         overfit.check_overfit(type(run.task), config, run.device, run.train_data)
     assert "overfit check: 40 steps on 8 windows" in caplog.text
     assert torch.equal(torch.get_rng_state(), random)
-    monkeypatch.setattr(tasks.Learner, "descend", lambda self, rate: torch.zeros(()))
+    monkeypatch.setattr(tasks.TrainableNetwork, "descend", lambda self, rate: torch.zeros(()))
     with pytest.raises(UserError, match=r"--overfit_check: 40 steps .* it should fall by half"):
         run.run()

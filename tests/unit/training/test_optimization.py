@@ -6,49 +6,51 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import expert_config, first_batch, generator_config, trainer
+from helpers import first_batch, generator_config, syncnet_config, trainer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.config import ExpertConfig
+from wav2lip_npu.config import SyncNetConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import Generator, QualityDiscriminator, SyncExpert
+from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, inputs
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.distributed import ALONE
+from wav2lip_npu.runtime.distributed import SINGLE_PROCESS
 from wav2lip_npu.training import losses, tasks
 from wav2lip_npu.training import optimization as learning
 from wav2lip_npu.training.optimization import (
     FAR_ABOVE,
     KNOWN_AFTER,
     TOO_MANY,
-    GradientWatch,
-    Learner,
+    GradientSpikeFilter,
+    TrainableNetwork,
 )
 
 CPU = Device.open("cpu")
 
 
-def config(**changes: object) -> ExpertConfig:
-    return ExpertConfig(data_root=Path(), checkpoint_dir=Path(), **changes)
+def config(**changes: object) -> SyncNetConfig:
+    return SyncNetConfig(data_root=Path(), checkpoint_dir=Path(), **changes)
 
 
-def learner(**changes: object) -> Learner:
+def learner(**changes: object) -> TrainableNetwork:
     """Of a network of one convolution and a batch normalisation."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    return Learner(network, config(**changes), (0.9, 0.999), CPU, ALONE, average=True)
+    return TrainableNetwork(
+        network, config(**changes), (0.9, 0.999), CPU, SINGLE_PROCESS, average=True
+    )
 
 
-def learn(taught: Learner, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
+def learn(taught: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
     taught.forget_gradients()
     taught.backward(taught.called()(x).exp().mean())
     return taught.descend(rate)
 
 
-def judged(norms: list[float]) -> tuple[list[int], GradientWatch]:
-    watch = GradientWatch(CPU)
+def judged(norms: list[float]) -> tuple[list[int], GradientSpikeFilter]:
+    watch = GradientSpikeFilter(CPU)
     return [int(watch.judge(torch.tensor(norm))) for norm in norms], watch
 
 
@@ -91,9 +93,9 @@ def test_a_discriminator_that_wakes_up_is_no_fault() -> None:
 def test_a_skipped_step_leaves_everything_as_it_was(
     fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fused and not CPU.fuses_adam:
+    if fused and not CPU.has_fused_adam:
         pytest.skip("this torch fuses no Adam on a CPU")
-    monkeypatch.setattr(Device, "fuses_adam", fused)
+    monkeypatch.setattr(Device, "has_fused_adam", fused)
     taught = learner(ema=0.5)
     x = torch.randn(4, 2, 8, 8)
     learn(taught, x)
@@ -114,13 +116,13 @@ def test_a_skipped_step_leaves_everything_as_it_was(
 
 
 def test_fused_or_not_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not CPU.fuses_adam:
+    if not CPU.has_fused_adam:
         pytest.skip("this torch fuses no Adam on a CPU")
     torch.manual_seed(1)
     x = torch.randn(4, 2, 8, 8)
     results = []
     for fused in (True, False):
-        monkeypatch.setattr(Device, "fuses_adam", fused)
+        monkeypatch.setattr(Device, "has_fused_adam", fused)
         taught = learner(clip_grad_norm=0.1)
         for _ in range(3):
             learn(taught, x)
@@ -191,8 +193,8 @@ def test_learning_rates() -> None:
 
 @pytest.mark.usefixtures("thin")
 def test_batches_gathered_are_one_large_batch(clips: Path, tmp_path: Path) -> None:
-    whole = trainer(expert_config(clips, tmp_path / "a", batch_size=4))
-    parts = trainer(expert_config(clips, tmp_path / "b", batch_size=2, accumulate=2))
+    whole = trainer(syncnet_config(clips, tmp_path / "a", batch_size=4))
+    parts = trainer(syncnet_config(clips, tmp_path / "b", batch_size=2, accumulate=2))
     assert whole.step_size == parts.step_size == 4
     batch = first_batch(whole)
     halves = [{name: part[n : n + 2] for name, part in batch.items()} for n in (0, 2)]
@@ -223,7 +225,7 @@ def test_contrastive_loss_is_that_of_all_pairs_of_a_group() -> None:
 @pytest.mark.usefixtures("thin")
 def test_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
     run = trainer(
-        expert_config(clips, tmp_path, batch_size=4, objective="contrastive", max_steps=1)
+        syncnet_config(clips, tmp_path, batch_size=4, objective="contrastive", max_steps=1)
     )
     run.task.set_training(True)
     batch = first_batch(run)
@@ -236,11 +238,11 @@ def test_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("thin")
 def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
-    run = trainer(expert_config(clips, tmp_path, augment_flip=True, augment_colour=0.5))
+    run = trainer(syncnet_config(clips, tmp_path, augment_flip=True, augment_colour=0.5))
     faces = torch.randint(0, 256, (2, 5, 48, 96, 3), dtype=torch.uint8)
     colour = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, -0.5, 0.0, 1.0]])
     batch = {"faces": faces, "mirrored": torch.tensor([True, False]), "colour": colour}
-    plain = tasks.as_images(faces)
+    plain = inputs.to_float(faces)
     found = run.task.pictures(batch, "faces")
     assert torch.equal(found[0], plain[0].flip(-1))
     gains = torch.tensor([1.25, 0.75, 1.0]).view(1, 3, 1, 1)
@@ -253,7 +255,7 @@ def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("thin")
 def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "expert"
-    trainer(expert_config(clips, out, ema=0.9, max_steps=3)).run()
+    trainer(syncnet_config(clips, out, ema=0.9, max_steps=3)).run()
     saved = checkpoint.newest(out)
     loaded = checkpoint.read(saved)
     judges = [
@@ -264,7 +266,7 @@ def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: 
         assert all(torch.equal(value, state[key]) for key, value in judge.state_dict().items())
     assert not torch.equal(*(next(judge.parameters()) for judge in judges))
     plain = tmp_path / "plain"
-    trainer(expert_config(clips, plain, max_steps=1)).run()
+    trainer(syncnet_config(clips, plain, max_steps=1)).run()
     with pytest.raises(UserError, match="has no moving average"):
         trainer(generator_config(clips, tmp_path / "h", checkpoint.newest(plain), syncnet_ema=True))
 
@@ -274,7 +276,7 @@ def test_too_many_skipped_steps_end_a_run(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("wav2lip_npu.training.trainer.TOO_MANY", 3)
-    run = trainer(expert_config(clips, tmp_path, max_steps=20, log_interval=1))
+    run = trainer(syncnet_config(clips, tmp_path, max_steps=20, log_interval=1))
     learn_batch = run.task.learn
 
     def diverge(batch: tasks.Batch) -> tasks.Metrics:
@@ -291,14 +293,14 @@ def test_operations_are_as_torch_counts_them() -> None:
     mel, faces = torch.empty(1, 1, 80, 16, device="meta"), torch.empty(1, 6, 96, 96, device="meta")
     window = torch.empty(1, 15, 48, 96, device="meta")
     frame = torch.empty(1, 3, 1, 96, 96, device="meta")
-    for build, inputs, expected in (
-        (SyncExpert, (mel, window), tasks.EXPERT_WORK),
+    for build, arguments, expected in (
+        (SyncNet, (mel, window), tasks.EXPERT_WORK),
         (Generator, (mel, faces), tasks.GENERATOR_WORK),
-        (QualityDiscriminator, (frame,), tasks.DISC_WORK),
+        (VisualQualityDiscriminator, (frame,), tasks.DISC_WORK),
     ):
         network = build().to("meta").eval()
         with FlopCounterMode(display=False) as counter:
-            network(*inputs)
+            network(*arguments)
         assert counter.get_total_flops() == pytest.approx(expected, rel=0.005)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
-from helpers import THIN_CLI, expert_config, first_batch, generator_config, trainer
+from helpers import THIN_CLI, first_batch, generator_config, syncnet_config, trainer
 from skimage.metrics import peak_signal_noise_ratio
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -24,7 +24,7 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.data import sampler as data
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import Generator, QualityDiscriminator
+from wav2lip_npu.models import Generator, VisualQualityDiscriminator
 from wav2lip_npu.runtime import device
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training import validation as evaluation
@@ -66,7 +66,7 @@ def test_resumed_training_equals_uninterrupted(
     def config(out: str, **changes: object) -> TrainConfig:
         changes = {**everything, **changes}
         if kind == "expert":
-            return expert_config(clips, tmp_path / out, **changes)
+            return syncnet_config(clips, tmp_path / out, **changes)
         changes["disc"] = kind == "adversarial"
         return generator_config(clips, tmp_path / out, expert_file, **changes)
 
@@ -97,7 +97,7 @@ def test_loaders_start_though_threads_are_running(clips: Path, tmp_path: Path) -
     """A forked loader would wait for OpenCV's threads, which a fork does not have."""
     cv2.setNumThreads(2)
     cv2.resize(cv2.cvtColor(np.zeros((999, 999, 3), np.uint8), cv2.COLOR_BGR2GRAY), (2000, 2000))
-    trainer(expert_config(clips, tmp_path / "out", max_steps=1, num_workers=1)).run()
+    trainer(syncnet_config(clips, tmp_path / "out", max_steps=1, num_workers=1)).run()
 
 
 def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_path: Path) -> None:
@@ -108,24 +108,24 @@ def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_p
     published = tmp_path / "lipsync_expert.pth"
     torch.save(content, published)
     out = tmp_path / "out"
-    trainer(expert_config(clips, out, checkpoint_path=published, max_steps=101)).run()
+    trainer(syncnet_config(clips, out, checkpoint_path=published, max_steps=101)).run()
     assert checkpoint.newest(out) == out / checkpoint.file_name(101)
     # The same command goes on from what it has done, not from where it began …
-    run = trainer(expert_config(clips, out, checkpoint_path=published))
+    run = trainer(syncnet_config(clips, out, checkpoint_path=published))
     assert run.step == 101
     # … unless a step of its own is asked for.
     (out / checkpoint.file_name(102)).write_bytes((out / checkpoint.file_name(101)).read_bytes())
     own = out / checkpoint.file_name(101)
-    assert trainer(expert_config(clips, out, checkpoint_path=own)).step == 101
+    assert trainer(syncnet_config(clips, out, checkpoint_path=own)).step == 101
     (out / checkpoint.file_name(102)).unlink()
     with pytest.raises(UserError, match="101 steps are done already"):
-        trainer(expert_config(clips, out, max_steps=101)).run()
+        trainer(syncnet_config(clips, out, max_steps=101)).run()
 
 
 def test_a_discriminator_is_started_from_its_own_file(
     clips: Path, expert_file: Path, tmp_path: Path
 ) -> None:
-    network = fill(QualityDiscriminator())
+    network = fill(VisualQualityDiscriminator())
     path = tmp_path / "disc.pth"
     optimizer = torch.optim.Adam(network.parameters())
     checkpoint.save(path, network, optimizer, step=5, epoch=0, extra={})
@@ -154,7 +154,7 @@ def test_evaluation_gives_the_same_number_twice(
 
 
 def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) -> None:
-    run = trainer(expert_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
+    run = trainer(syncnet_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
     sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
     batch = run.task.recipe.load(
         run.val_data.store, sampler.draw_each(range(4))
@@ -172,7 +172,7 @@ def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) ->
 
 
 def test_speech_is_looked_for_at_fifteen_places(clips: Path, tmp_path: Path) -> None:
-    run = trainer(expert_config(clips, tmp_path / "out", batch_size=6))
+    run = trainer(syncnet_config(clips, tmp_path / "out", batch_size=6))
     sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
     batch = run.task.recipe.load_trial(run.val_data.store, sampler.draw_each(range(6)))
     network = run.task.expert.eval()
@@ -231,11 +231,11 @@ def test_means_leave_out_what_is_not_finite(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_at_the_loss_or_the_hour_asked_for(clips: Path, tmp_path: Path) -> None:
-    run = trainer(expert_config(clips, tmp_path / "a", eval_interval=2, stop_at_loss=1e9))
+    run = trainer(syncnet_config(clips, tmp_path / "a", eval_interval=2, stop_at_loss=1e9))
     run.run()
     assert run.step == 2
     assert checkpoint.read(checkpoint.newest(tmp_path / "a")).global_step == 2
-    run = trainer(expert_config(clips, tmp_path / "b", max_hours=1e-9))
+    run = trainer(syncnet_config(clips, tmp_path / "b", max_hours=1e-9))
     run.run()
     assert run.step == 0 and run.ended == "--max_hours 1e-09"
 
@@ -332,7 +332,7 @@ def test_what_a_run_leaves(clips: Path, expert_file: Path, tmp_path: Path) -> No
 
 
 def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path) -> None:
-    config = expert_config(clips, tmp_path / "out", max_steps=50, num_workers=1, cache_gb=0)
+    config = syncnet_config(clips, tmp_path / "out", max_steps=50, num_workers=1, cache_gb=0)
     run = trainer(config)
     for path in (clips / "a").glob("*.jpg"):
         path.write_text("no image")
@@ -349,7 +349,7 @@ def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path)
 
 
 def test_a_loader_that_is_killed_loses_nothing(clips: Path, tmp_path: Path) -> None:
-    config = expert_config(clips, tmp_path / "out", max_steps=10**6, num_workers=1)
+    config = syncnet_config(clips, tmp_path / "out", max_steps=10**6, num_workers=1)
     run = trainer(config)
     step = run.task.step
 
@@ -425,7 +425,7 @@ def test_interrupted_training_saves_and_continues(
 
 
 def test_precision_auto_trains(clips: Path, tmp_path: Path) -> None:
-    run = trainer(expert_config(clips, tmp_path / "out", precision="bf16", max_steps=2))
+    run = trainer(syncnet_config(clips, tmp_path / "out", precision="bf16", max_steps=2))
     assert run.device.dtype is torch.bfloat16
     run.run()
     state = checkpoint.read(checkpoint.newest(tmp_path / "out")).state_dict

@@ -1,0 +1,7 @@
+"""The numbers that the published checkpoints fix: every room takes them from here."""
+
+FPS = 25  # video frames per second of all training data
+SAMPLE_RATE = 16_000  # Hz, mono
+WINDOW_FRAMES = 5  # video frames that SyncNet sees together: 0.2 s
+FACE_SIZE = 96  # pixels, height and width of a face as the networks see it
+LOWER_HALF = FACE_SIZE // 2  # first row of the half that is masked and generated
