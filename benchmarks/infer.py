@@ -26,7 +26,7 @@ from wav2lip_npu.inference.backends import OnnxBackend, TorchBackend
 from wav2lip_npu.inference.export import export
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime import device, threads
 from wav2lip_npu.training.tasks import GENERATOR_WORK
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     add("--batch_size", type=int, default=16, help="frames that the generator makes at once")
     add("--frames", type=int, default=128, help="frames of the generator alone, a round")
     add("--device", default="auto")
-    add("--threads", type=int, default=device.usable_cores())
+    add("--threads", type=int, default=threads.usable_cores())
     options = parser.parse_args()
     for name in ("checkpoint_path", "face", "audio", "s3fd"):  # the original has its own folder
         if (path := getattr(options, name)) is not None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime.threads import usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def limit_threads(threads: int) -> None:
 def describe_machine(threads: int) -> str:
     """One line: the versions that decide the speed, the cores, and how busy they are."""
     return (
-        f"{platform.machine()}, {device.usable_cores()} cores, load {os.getloadavg()[0]:.1f}, "
+        f"{platform.machine()}, {usable_cores()} cores, load {os.getloadavg()[0]:.1f}, "
         f"threads {threads}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"OpenCV {cv2.__version__}, NumPy {np.__version__}"
     )

@@ -29,10 +29,11 @@ from wav2lip_npu.config_base import PRECISIONS
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.audio import SoundFile
 from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.preprocessing.clip import cut_video
+from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime import device, threads
 
 SAMPLE = 8  # frames, of all of them, to calibrate on and to count candidates in
 # Of the weights by formula: the one map that finds anything, its logits, its anchor in pixels.
@@ -58,7 +59,7 @@ def ours(options: argparse.Namespace, weights: Path) -> Cut:
         )
         work = target.with_name(".work")
         described = ClipReport(clip=target.name, source=source.name)
-        (report,) = cut_video(source, work, described, detector, config)
+        (report,) = process_video(source, work, described, detector, config)
         if report.rejected is not None:
             raise UserError(report.rejected)
         (work / target.name).rename(target)
@@ -81,7 +82,7 @@ def plain(network: torch.nn.Module, options: argparse.Namespace, place: device.D
             corners = boxes[torch.arange(len(batch)), best].clamp(min=0).int().tolist()
             for image, score, (x1, y1, x2, y2) in zip(batch, scores.tolist(), corners, strict=True):
                 path = target / f"{next(numbers)}.jpg"
-                if score > s3fd.SCORE:
+                if score > s3fd.MIN_SCORE:
                     cv2.imwrite(str(path), image[y1:y2, x1:x2])
 
     return cut
@@ -150,7 +151,7 @@ def write_videos(options: argparse.Namespace, folder: Path) -> list[Path]:
     written = []
     for number, source in enumerate(sources[: options.clips]):
         written.append(folder / f"{number:05d}.mp4")
-        with VideoWriter(written[-1], fps=FPS, audio=source) as writer:
+        with SoundFile(source) as sound, VideoWriter(written[-1], fps=FPS, sound=sound) as writer:
             frames = video.at_rate(video.read_frames(source), FPS)
             for frame in islice(frames, options.frames):
                 writer.write(_resize(frame.image, options.size))
@@ -312,7 +313,7 @@ def main() -> None:
     add("--candidates", type=int, default=20, help="a frame, with the weights by formula")
     add("--original", type=Path, help="a checkout of the original Wav2Lip, measured too")
     add("--rounds", type=int, default=3, help="rounds that count, after one that does not")
-    add("--threads", type=int, default=device.usable_cores(), help="of each contender")
+    add("--threads", type=int, default=threads.usable_cores(), help="of each contender")
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     try:

@@ -24,7 +24,7 @@ from wav2lip_npu.data import sampler as data
 from wav2lip_npu.data.clips import ClipFiles, read_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import SyncNet
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime import device, threads
 from wav2lip_npu.training.tasks import GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.trainer import Trainer
 
@@ -169,7 +169,7 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
 
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = measure.data_parser(__doc__, tasks=KINDS, threads=device.usable_cores())
+    parser = measure.data_parser(__doc__, tasks=KINDS, threads=threads.usable_cores())
     add = parser.add_argument
     add("--steps", type=int, default=4, help="steps a round")
     add("--trainer_steps", type=int, default=24, help="steps a round of the whole trainer")

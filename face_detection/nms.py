@@ -1,37 +1,38 @@
-"""Non-maximum suppression, over a whole batch at once."""
+"""Non-maximum suppression of a whole batch."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+def suppress(boxes: np.ndarray, scores: np.ndarray, max_overlap: float) -> np.ndarray:
     """Greedy non-maximum suppression.
 
     From the best score downwards, a box is kept unless its overlap (intersection over union, with
-    sides counted in whole pixels, x2 − x1 + 1) with one already kept exceeds the threshold.
+    sides of x2 − x1 + 1 pixels) with a box that is already kept exceeds ``max_overlap``.
 
     Args:
-        boxes: (B, N, 4) x1, y1, x2, y2, each image's sorted by falling score.
+        boxes: (B, N, 4) x1, y1, x2, y2, sorted by descending score within an image.
         scores: (B, N); −inf marks padding, which is never kept.
-        threshold: largest overlap that two kept boxes may have.
+        max_overlap: of two boxes that are kept.
 
     Returns:
-        bool (B, N), true for what is kept.
+        bool (B, N), true for boxes that are kept.
     """
     keep = np.isfinite(scores)
     for kept, image in zip(keep, boxes.astype(np.float32), strict=True):
-        left = np.flatnonzero(kept)
+        candidates = np.flatnonzero(kept)
         kept[:] = False
-        while len(left):  # one step for each box that is kept
-            best, left = left[0], left[1:]
+        while len(candidates):  # keeps one box per iteration
+            best, candidates = candidates[0], candidates[1:]
             kept[best] = True
-            left = left[_overlap(image[best], image[left]) <= threshold]
+            overlaps = _overlap(image[best], image[candidates])
+            candidates = candidates[overlaps <= max_overlap]
     return keep
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box (4,) and others (n, 4), sides counted in whole pixels."""
+    """Intersection over union of a box (4,) and others (n, 4), sides of x2 − x1 + 1."""
     corner, far_corner = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     common = np.maximum(far_corner - corner + 1, 0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2] + 1).prod(axis=1)
@@ -40,27 +41,27 @@ def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def best_first(
-    boxes: np.ndarray, scores: np.ndarray, *, score_above: float, overlap: float
+    boxes: np.ndarray, scores: np.ndarray, *, min_score: float, max_overlap: float
 ) -> list[np.ndarray]:
-    """The detections of each image that matter: scored high enough, suppressed, sorted.
+    """The detections of each image: above the score, suppressed, sorted by score.
 
-    Candidates below ``score_above`` are dropped first. That changes nothing (a box is suppressed
-    only by a better one) and leaves few to compare.
+    Boxes with low scores are dropped before the suppression, to compare fewer of them. The result
+    is the same, because only a better box suppresses another.
 
     Args:
         boxes: (B, N, 4) x1, y1, x2, y2.
         scores: (B, N).
-        score_above: scores must exceed this.
-        overlap: threshold of ``suppress``.
+        min_score: scores must exceed this.
+        max_overlap: see ``suppress``.
 
     Returns:
         For each image float32 (n, 5): x1, y1, x2, y2, score.
     """
-    scores = np.where(scores > score_above, scores, -np.inf)
-    most = int(np.isfinite(scores).sum(axis=1).max(initial=0))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+    scores = np.where(scores > min_score, scores, -np.inf)
+    count = int(np.isfinite(scores).sum(axis=1).max(initial=0))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(scores, order, axis=1)
     boxes = np.take_along_axis(boxes, order[..., None], axis=1)
-    keep = suppress(boxes, scores, overlap)
+    keep = suppress(boxes, scores, max_overlap)
     detections = np.concatenate([boxes, scores[..., None]], axis=2).astype(np.float32)
     return [image[kept] for image, kept in zip(detections, keep, strict=True)]

@@ -1,4 +1,7 @@
-"""S3FD (Zhang et al. 2017), the detector of the original Wav2Lip, decoded in one piece."""
+"""S3FD (Zhang et al. 2017), the detector of the original Wav2Lip.
+
+Images are BGR, as the network was trained; the original Wav2Lip passes RGB.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from face_detection.errors import FaceDetectionError
 from face_detection.nms import best_first
 
 MEAN_BGR = (104.0, 117.0, 123.0)
-STRIDES = (4, 8, 16, 32, 64, 128)  # pixels a cell, one for each of the six maps
-ANCHOR = 4  # an anchor's side, in strides
-VARIANCES = (0.1, 0.2)  # scale of the centre's and of the size's regression
-SCORE = 0.5  # detections above this count
-OVERLAP = 0.3  # suppression
-CPU_PIXELS = 2**18  # of the images that the network sees together on a CPU: four of 240 × 240
+STRIDES = (4, 8, 16, 32, 64, 128)  # pixels per cell of the six maps
+ANCHOR_STRIDES = 4  # side of an anchor, in strides
+VARIANCES = (0.1, 0.2)  # scales of the regression of centre and size
+MIN_SCORE = 0.5
+MAX_OVERLAP = 0.3  # of two faces, see ``nms.suppress``
+MAX_CPU_BATCH_PIXELS = 2**18  # four images of 256 × 256: fits a CPU's caches, a third faster
 
 
 class S3FD:
@@ -39,18 +42,19 @@ class S3FD:
         Args:
             weights: the file.
             device: where to compute; default: the CPU.
-            fixed_batches: fill each batch up to the size of the largest so far.
+            fixed_batches: fill each batch to the size of the largest batch so far.
             dtype: of the convolutions, by autocast; None is fp32.
 
         Raises:
-            FaceDetectionError: the file is not that one.
+            FaceDetectionError: the file has other content.
         """
         network = S3FDNetwork()
         try:
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
+        except Exception as error:  # torch raises many kinds for other files
+            problem = f"not S3FD's weights ({_first_line(error)})"
             raise FaceDetectionError(
-                f"{weights}: not S3FD's weights ({_first_line(error)}); delete it to download anew"
+                f"{weights}: {problem}; delete it, and it is downloaded again"
             ) from error
         self.device = device or torch.device("cpu")
         self.dtype = dtype
@@ -68,17 +72,17 @@ class S3FD:
             self.largest_batch = max(self.largest_batch, len(images))
             missing = self.largest_batch - len(images)
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        size = self._images_at_once(batch)
+        size = self._max_batch(batch)
         parts = (batch[first : first + size] for first in range(0, len(batch), size))
         found = [self._detect(torch.from_numpy(part).to(self.device)) for part in parts]
         boxes, scores = (np.concatenate(kind)[: len(images)] for kind in zip(*found, strict=True))
-        return best_first(boxes, scores, score_above=SCORE, overlap=OVERLAP)
+        return best_first(boxes, scores, min_score=MIN_SCORE, max_overlap=MAX_OVERLAP)
 
-    def _images_at_once(self, batch: np.ndarray) -> int:
-        """All of them, but on a CPU as many as suit its caches, a third faster."""
+    def _max_batch(self, batch: np.ndarray) -> int:
+        """How many images the network processes together."""
         if self.device.type != "cpu" or self.fixed_batches:
             return len(batch)
-        return max(1, CPU_PIXELS // (batch.shape[1] * batch.shape[2]))
+        return max(1, MAX_CPU_BATCH_PIXELS // (batch.shape[1] * batch.shape[2]))
 
     def _detect(self, batch: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         mean = torch.tensor(MEAN_BGR, device=self.device)
@@ -91,11 +95,11 @@ class S3FD:
 def decode(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes and face scores of every cell of the six maps.
 
-    A cell's anchor is a square of four strides around its centre; the network regresses the shift
-    of the centre in anchor sides and the logarithm of the size, both scaled by the variances.
+    The anchor of a cell is a square of four strides around the cell's centre. The network predicts
+    the shift of the centre in anchor sides, and the logarithm of the size, both over VARIANCES.
 
     Args:
-        maps: twelve tensors, class logits (B, 2, h, w) and regression (B, 4, h, w) by turns.
+        maps: twelve tensors, class logits (B, 2, h, w) and regression (B, 4, h, w), alternating.
 
     Returns:
         boxes (B, N, 4) x1, y1, x2, y2 in pixels, and scores (B, N), over maps, rows and columns.
@@ -106,7 +110,7 @@ def decode(maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         rows = (torch.arange(height, device=logits.device) + 0.5) * stride
         columns = (torch.arange(width, device=logits.device) + 0.5) * stride
         y, x = torch.meshgrid(rows, columns, indexing="ij")
-        side = ANCHOR * stride
+        side = ANCHOR_STRIDES * stride
         center = torch.stack([x, y]) + regression[:, :2] * VARIANCES[0] * side
         size = side * torch.exp(regression[:, 2:] * VARIANCES[1])
         corner = center - size / 2

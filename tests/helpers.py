@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.constants import SAMPLE_RATE
-from wav2lip_npu.media.audio import write_wav
+from wav2lip_npu.media.audio import SoundFile, write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.models import blocks, discriminator, generator
 from wav2lip_npu.runtime import device, distributed
@@ -42,7 +43,10 @@ def rows_heard(mel_rows: int, fps: float) -> list[int]:
 def write_video(
     path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
 ) -> Path:
-    with VideoWriter(path, fps=fps, audio=audio, crf=10, preset="ultrafast") as writer:
+    with ExitStack() as files:
+        sound = audio and files.enter_context(SoundFile(audio))
+        writer = VideoWriter(path, fps=fps, sound=sound, crf=10, preset="ultrafast")
+        files.enter_context(writer)
         for frame in frames:
             writer.write(frame)
     return path

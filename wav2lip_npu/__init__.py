@@ -1,23 +1,22 @@
 """wav2lip-npu: train and run Wav2Lip on Ascend NPUs, CUDA GPUs and CPUs."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from wav2lip_npu.runtime import device as _device
+from wav2lip_npu.errors import UserError
 
 if TYPE_CHECKING:
     from wav2lip_npu.inference.lip_sync import LipSync
+    from wav2lip_npu.media.audio import load_audio
 
 __version__ = "0.1.0"
-__all__ = ["LipSync"]
+__all__ = ["LipSync", "UserError", "__version__", "load_audio"]
 
-# Before anything of the package can import torch: see device.disable_torch_npu_autoload.
-_device.disable_torch_npu_autoload()
+_LAZY_NAMES = {"LipSync": "inference.lip_sync", "load_audio": "media.audio"}
 
 
 def __getattr__(name: str) -> Any:
-    """``LipSync``, imported when it is asked for: it needs torch, which takes seconds."""
-    if name == "LipSync":
-        from wav2lip_npu.inference.lip_sync import LipSync
-
-        return LipSync
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is first used: torch takes seconds to import."""
+    if name not in _LAZY_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY_NAMES[name]}"), name)

@@ -1,4 +1,8 @@
-"""The command line: options from the classes in ``config``, errors in one line."""
+"""The command line: options from the classes in ``config``, errors in one line.
+
+Only this module changes the whole process (environment, garbage collector, malloc, SIGTERM): the
+command line owns its process, while a program that imports the package keeps its own settings.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,14 @@ from wav2lip_npu.config import (
     InferConfig,
     PreprocessConfig,
     SyncNetConfig,
+    TrainConfig,
 )
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload
+from wav2lip_npu.runtime.threads import set_passive_waiting
 
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes; 130 is a shell's for Ctrl-C
+# Exit codes; a shell has 130 for Ctrl-C.
+USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
 
 
 def _preprocess(config: PreprocessConfig) -> None:
@@ -50,13 +57,19 @@ def _filelists(config: FilelistsConfig) -> None:
 def _train_syncnet(config: SyncNetConfig) -> None:
     from wav2lip_npu.training.trainer import train_syncnet
 
+    _tune_malloc(config)
     train_syncnet(config)
 
 
 def _train_generator(config: GeneratorConfig) -> None:
     from wav2lip_npu.training.trainer import train_generator
 
+    _tune_malloc(config)
     train_generator(config)
+
+
+def _tune_malloc(config: TrainConfig) -> None:
+    Device.open(config.device, config.precision).tune_malloc()
 
 
 def _export(config: ExportConfig) -> None:
@@ -66,11 +79,12 @@ def _export(config: ExportConfig) -> None:
 
 
 def _infer(config: InferConfig) -> None:
-    device.yield_cores()
-    gc.disable()  # imports make no garbage, but it is looked for: a fifth of a second with torch's
-    from wav2lip_npu.inference.command import infer
-
-    gc.enable()
+    set_passive_waiting()
+    gc.disable()  # importing torch is 0.2 s faster without garbage collection
+    try:
+        from wav2lip_npu.inference.command import infer
+    finally:
+        gc.enable()
     infer(config)
 
 
@@ -88,14 +102,14 @@ def _doctor(config: DoctorConfig) -> int:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its options, its work (an exit code, if not 0), and other names."""
+    """A subcommand."""
 
-    config: type
-    run: Callable[[Any], int | None]
+    config: type  # its option class
+    run: Callable[[Any], int | None]  # returns the exit code; None is 0
     aliases: tuple[str, ...] = ()
 
 
-# The work is imported when it is asked for: importing torch takes seconds.
+# Each function imports its command when it runs: importing torch takes seconds.
 COMMANDS = {
     "preprocess": Command(PreprocessConfig, _preprocess),
     "filelists": Command(FilelistsConfig, _filelists),
@@ -109,31 +123,39 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -> int:
-    """Run the command line ``arguments`` (default: the process's own); returns the exit code."""
+    """Run a command.
+
+    Args:
+        arguments: the words after the program's name; None takes those of this process.
+        prog: the program's name in messages.
+
+    Returns:
+        The exit code.
+    """
+    disable_torch_npu_autoload()
     words = [_with_underscores(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     options = vars(_parser(prog).parse_args(words))
     debug, command = options.pop("debug"), COMMANDS[options.pop("command")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if threading.current_thread() is threading.main_thread():
-        # So that what is half done is cleared away; Python's own answer is to die on the spot.
+        # As Ctrl-C: partial files are removed. By default SIGTERM ends Python at once.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = command.run(command.config(**options)) or 0
-        # Or half a second goes into looking for garbage in torch's objects as the process ends.
-        atexit.register(gc.freeze)
+        atexit.register(gc.freeze)  # else collecting torch's objects at exit takes half a second
         return code
     except (UserError, FaceDetectionError) as error:
         if debug:
             raise
         print(f"{prog}: error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return USER_ERROR_CODE
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED_CODE
 
 
 def _with_underscores(word: str) -> str:
-    """``--data-root=x`` as ``--data_root=x``: both spellings are one option."""
+    """Turn ``--data-root=x`` into ``--data_root=x``: both spellings mean the same option."""
     return re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word)
 
 
@@ -155,37 +177,33 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def add_options(parser: argparse.ArgumentParser, config: type) -> None:
-    """One option for each field of an option class, required ones first."""
+    """Add an option for each field of an option class, required ones first."""
     types_of = typing.get_type_hints(config)
     for item in sorted(fields(config), key=lambda item: item.default is not MISSING):
-        text, choices = item.metadata["help"], item.metadata["choices"]
-        if item.default is MISSING:
-            parser.add_argument(
-                f"--{item.name}", required=True, help=text, **_reading(types_of[item.name])
-            )
-            continue
-        if item.default is not None:
-            shown = item.default if not isinstance(item.default, tuple) else _spaced(item.default)
-            text += f" (default: {shown})"
+        text, required = item.metadata["help"], item.default is MISSING
+        if not required and item.default is not None:
+            text += f" (default: {_spelled(item.default)})"
         parser.add_argument(
             f"--{item.name}",
-            default=item.default,
-            choices=choices or None,
+            required=required,
+            default=None if required else item.default,
+            choices=item.metadata["choices"] or None,
             help=text.replace("%", "%%"),
-            **_reading(types_of[item.name]),
+            **_value_arguments(types_of[item.name]),
         )
 
 
-def _spaced(values: tuple[int, ...]) -> str:
-    return " ".join(map(str, values))
+def _spelled(default: Any) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _reading(kind: Any) -> dict[str, Any]:
-    """How argparse reads a field of this type."""
+def _value_arguments(kind: Any) -> dict[str, Any]:
+    """How argparse parses a value of this type."""
     if isinstance(kind, types.UnionType):  # "X | None"
         kind = typing.get_args(kind)[0]
-    if kind is bool:  # "--static", and "--static False" as the original's users write
-        return {"type": _truth, "nargs": "?", "const": True, "metavar": "BOOL"}
+    if kind is bool:  # "--static", and also "--static False", which the original accepts
+        return {"type": _parse_bool, "nargs": "?", "const": True, "metavar": "BOOL"}
     if typing.get_origin(kind) is tuple:
         return {"type": int, "nargs": len(typing.get_args(kind)), "metavar": "N", "action": _Tuple}
     return {"type": kind, "metavar": {Path: "PATH", int: "N", float: "X"}.get(kind)}
@@ -196,8 +214,8 @@ class _Tuple(argparse.Action):
         setattr(namespace, self.dest, tuple(values))
 
 
-def _truth(word: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if word.lower() not in known:
+def _parse_bool(word: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if word.lower() not in values:
         raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
-    return known[word.lower()]
+    return values[word.lower()]

@@ -1,4 +1,4 @@
-"""What option classes are made of: fields with their text for ``--help``, and their checks."""
+"""What option classes are made of: fields with their help text, and their checks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from wav2lip_npu.errors import UserError
 
 NPU, CUDA, CPU = "npu", "cuda", "cpu"
 DEVICE_NAMES = ("auto", NPU, CUDA, CPU)  # auto tries the others in this order
+DEVICE_HELP = f"auto (the first of {NPU}, {CUDA} and {CPU} that works), one of these, or {NPU}:1 …"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def check_device_name(name: str) -> None:
-    """Accept ``auto``, a device's name, or a name with a card's number.
+    """Accept ``auto``, a device's name, or a name with a card's index.
 
     Raises:
         UserError: anything else.
@@ -27,13 +28,17 @@ def check_device_name(name: str) -> None:
 
 
 def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
-    """A field with its text for ``--help``; without a default the option must be given."""
+    """A dataclass field with its help text; without a default the option is required."""
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of any command."""
+    """Base of all option classes: checks choices when an object is made.
+
+    Raises:
+        UserError: a value is not allowed. Subclasses check their own fields in ``__post_init__``.
+    """
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -41,15 +46,15 @@ class Options:
             if choices and value not in choices:
                 raise UserError(f"--{item.name} {value}: choose from {', '.join(choices)}")
 
-    def at_least(self, minimum: float, *names: str) -> None:
-        """Refuse smaller values of these fields, by a UserError."""
+    def require_at_least(self, minimum: float, *names: str) -> None:
+        """Raise a UserError if one of these fields is set and below ``minimum``."""
         for name in names:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise UserError(f"--{name} {value}: must be {minimum} or more")
 
-    def above_0(self, *names: str) -> None:
-        """Refuse values of these fields that are not above 0, by a UserError."""
+    def require_above_0(self, *names: str) -> None:
+        """Raise a UserError if one of these fields is set and not above 0."""
         for name in names:
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -58,13 +63,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
-    """Of commands that compute."""
+    """Options of commands that use a device."""
 
-    device: str = option(
-        f"where the networks run: {', '.join(DEVICE_NAMES)} (auto asks in this order), or one card "
-        "of several, as in NAME:1",
-        "auto",
-    )
+    device: str = option(f"where the networks run: {DEVICE_HELP}", "auto")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,10 +74,10 @@ class DeviceOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(DeviceOptions):
-    """Of commands that run the networks."""
+    """Options of commands that run the networks of Wav2Lip."""
 
     precision: str = option(
-        "arithmetic of the networks; auto: the fastest that the device does natively",
+        "arithmetic of the networks; auto: the fastest that the device supports natively",
         "auto",
         choices=PRECISIONS,
     )
@@ -84,13 +85,22 @@ class NetworkOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions(DeviceOptions):
-    """Of commands that look for faces."""
+    """Options of commands that detect faces."""
 
     detector: str = option(
-        "face detector; auto takes S3FD where its weights are, else CenterFace",
+        "face detector; auto: S3FD if its weight file is on this machine, else CenterFace",
         "auto",
         choices=face_detection.CHOICES,
     )
     s3fd: Path | None = option(
         "S3FD's weight file (default: face_detection/detection/sfd/s3fd.pth, else a download)", None
     )
+    detect_every: int = option(
+        "detect faces in every N-th frame, at scene cuts, and in between wherever a face moved, "
+        "came or went; interpolate the other frames",
+        1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "detect_every")

@@ -95,10 +95,10 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
 
 PARENT = """
 import multiprocessing, time
-from wav2lip_npu.runtime.distributed import follow_parent
+from wav2lip_npu.runtime.distributed import end_with_parent
 
 def work():
-    follow_parent()
+    end_with_parent()
     print(multiprocessing.current_process().pid, flush=True)
     time.sleep(600)
 

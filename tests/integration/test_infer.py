@@ -15,10 +15,10 @@ from helpers import rows_heard, tone, write_video
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.inference.backends import Artist
+from wav2lip_npu.inference.backends import GeneratorRunner
 from wav2lip_npu.inference.command import infer
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import Located
+from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import Frame, probe, read_frames
 from wav2lip_npu.mel import melspectrogram
@@ -94,8 +94,11 @@ def test_the_box_holds_what_the_generator_draws(
         expected.append(cv2.resize(drawn, (right - left, bottom - top)))
     lip_sync = LipSync(generator_file, device="cpu", precision="fp32", wav2lip_batch_size=4)
     box = (left, top, right, bottom)
-    located = (Located(frame=Frame(time=0.0, image=image), box=box) for image in source)
-    ours = [image for _, image in lip_sync.speak(located, [load_audio(speech)], 25)]
+    located = (LocatedFrame(frame=Frame(time=0.0, image=image), box=box) for image in source)
+    missing_faces = MissingFacePolicy(policy="pass", fps=25)
+    missing_faces.resolve(box)
+    sound = [load_audio(speech)]
+    ours = [image for _, image in lip_sync.generate(located, sound, 25, missing_faces)]
     assert len(ours) == 25 and len(expected) == 22  # the last is held for as long as there is sound
     for image, patch in zip(ours, expected, strict=False):
         error = image[top:bottom, left:right].astype(int) - patch
@@ -138,12 +141,12 @@ def test_a_videos_sound_stays_where_it_is(
 ) -> None:
     """Silence comes first where the sound of a video begins later; the mouth hears it there too."""
 
-    def draw(_: Artist, faces: list, chunks: list, *, pad_to: int = 0) -> np.ndarray:
+    def generate(_: GeneratorRunner, crops: list, chunks: list, *, pad_to: int = 0) -> np.ndarray:
         """White where there is sound, black in silence."""
         heard = np.array([255 * (chunk.max() > 0) for chunk in chunks], np.uint8)
-        return np.broadcast_to(heard[:, None, None, None], (len(faces), 96, 96, 3))
+        return np.broadcast_to(heard[:, None, None, None], (len(crops), 96, 96, 3))
 
-    monkeypatch.setattr(Artist, "draw", draw)
+    monkeypatch.setattr(GeneratorRunner, "generate", generate)
     write_wav(tmp_path / "a.wav", 0.5 * np.sign(tone(1.0)))
     video = write_video(tmp_path / "a.mp4", [face] * 40, audio=tmp_path / "a.wav")
     out = run(
@@ -210,7 +213,7 @@ def test_frames_without_a_face(
         out = pictures(run(tmp_path, generator_file, source, speech, crf=0))
     untouched = pictures(source)[10:15]
     assert np.abs(out[10:15] - untouched).max() <= 2
-    assert "5 of 25 frames without a face, left as they are, at seconds 0.40–0.60" in caplog.text
+    assert "5 of 25 frames without a face, unchanged, at seconds 0.40–0.60" in caplog.text
     held = pictures(run(tmp_path, generator_file, source, speech, no_face="hold"))
     assert np.abs(held[12] - untouched[2]).max() > 20
     other = write_video(tmp_path / "cut.mp4", [face] * 10 + [grey] * 5 + [face] * 10)

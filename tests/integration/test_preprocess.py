@@ -26,7 +26,7 @@ from wav2lip_npu.preprocessing.report import (
     read_reports,
     report_path,
 )
-from wav2lip_npu.runtime import device
+from wav2lip_npu.runtime import device, threads
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(module.distributed, "follow_parent", lambda: None)
-    monkeypatch.setattr(module.device, "limit_threads", lambda workers: None)
+    monkeypatch.setattr(module.distributed, "end_with_parent", lambda: None)
+    monkeypatch.setattr(module.threads, "limit_threads", lambda workers: None)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -104,7 +104,7 @@ def test_two_runs_with_the_real_detector(
     assert (reports["main/00001"].frames, reports["main/00001"].faces) == (6, 6)
     assert reports["main/bad"].rejected is not None
     (found,) = face_detection.open_detector("centerface").detect([face])
-    x1, y1, x2, y2 = face_detection.best_box(found)
+    x1, y1, x2, y2 = face_detection.in_pixels(found[0, :4])
     crop = cv2.imread(str(out / "main" / "00001" / "0.jpg"))
     assert np.abs(np.array(crop.shape[:2]) - (y2 - y1, x2 - x1)).max() <= 3
     lines = (out / REPORT).read_text().splitlines()
@@ -146,7 +146,7 @@ def test_an_interrupted_run_is_continued_to_the_same_tree(
     assert tree(out) == whole
     (out / REPORT).unlink()
     report_path(out, 1).write_text("".join(reversed(lines)))
-    monkeypatch.setattr(module, "cut_video", lambda *_: pytest.fail("cut again"))
+    monkeypatch.setattr(module, "process_video", lambda *_: pytest.fail("cut again"))
     preprocess(config)
     assert tree(out) == whole
 
@@ -182,6 +182,21 @@ def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
         assert tree(config.preprocessed_root) == before
 
 
+@pytest.mark.usefixtures("in_process")
+def test_folders_of_an_earlier_version_are_continued(config: PreprocessConfig) -> None:
+    """Its options file is taken up, unless boxes were smoothed in another way then."""
+    preprocess(config)
+    path = config.preprocessed_root / module.OPTIONS
+    earlier = {
+        "detector": "centerface", "detect_every": 1, "smooth_boxes": False, "scene_cuts": "keep",
+    }  # fmt: skip
+    path.write_text(json.dumps(earlier))
+    preprocess(config)
+    path.write_text(json.dumps(earlier | {"smooth_boxes": True}))
+    with pytest.raises(UserError, match="--smooth_boxes True of an earlier version.*, not True"):
+        preprocess(replace(config, smooth_boxes=True))
+
+
 def test_shots_that_are_gone_leave_nothing(tmp_path: Path) -> None:
     def line(clip: str, size: int) -> str:
         known = {"clip": clip, "source": "a.mp4", "source_bytes": size, "source_time": 1}
@@ -211,7 +226,7 @@ def test_devices_are_numbers_of_cards(tmp_path: Path) -> None:
     roots = {"data_root": tmp_path, "preprocessed_root": tmp_path / "out"}
     assert PreprocessConfig(**roots, devices="0,3").cards == [0, 3]
     assert PreprocessConfig(**roots, ngpu=2).cards == [0, 1]
-    with pytest.raises(UserError, match="--devices a: numbers of cards"):
+    with pytest.raises(UserError, match="--devices a: must be indices of cards"):
         PreprocessConfig(**roots, devices="a")
 
 
@@ -223,7 +238,7 @@ def test_clips_are_spread_over_the_cards(tmp_path: Path, monkeypatch: pytest.Mon
 
     opened = []
     monkeypatch.setattr(device.Device, "open", opened.append)
-    monkeypatch.setattr(device, "share_of_cores", lambda: 16)
+    monkeypatch.setattr(threads, "share_of_cores", lambda: 16)
     assert workers("cuda:0", devices="0,3") == [0, 3] * 4
     assert opened == ["cuda:0", "cuda:3"]  # they must be there
     assert workers("cuda:0", ngpu=3, num_workers=3) == [0, 1, 2]

@@ -1,7 +1,7 @@
 """The real torch_npu beside the package, on a machine without CANN.
 
-torch_npu's wheel (44 MB for torch 2.13) is fetched from the package index and laid into a folder of
-its own, which only the processes of these tests see.
+torch_npu's wheel (44 MB for torch 2.13) is downloaded from the package index into a folder that
+only the processes of these tests use.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a process that has torch_npu, and is free to load it by itself."""
+    """The environment of a process that finds torch_npu, and in which torch may load it."""
     if importlib.util.find_spec("torch_npu") is not None:
         pytest.skip("torch_npu is installed here, perhaps with CANN")
     folder = tmp_path_factory.mktemp("torch_npu")
@@ -33,7 +33,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        pytest.skip(f"no torch_npu for torch {TORCH} to be had: {reason}")
+        pytest.skip(f"no torch_npu for torch {TORCH} available: {reason}")
     path = os.pathsep.join((str(folder), str(ROOT)))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCH_", "ASCEND_"))}
     return {**kept, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -58,7 +58,8 @@ def test_torch_alone_does_not_load(environment: dict[str, str]) -> None:
 
 def test_the_cpu_works_and_auto_takes_it(environment: dict[str, str]) -> None:
     code = """
-from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload
+disable_torch_npu_autoload()
 import torch
 for name in ("cpu", "auto"):
     device = Device.open(name)

@@ -1,5 +1,8 @@
 """The command line: fast help, options in both spellings, errors in one line."""
 
+import dataclasses
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +25,7 @@ def parse(*words: str) -> dict[str, object]:
     return {key: value for key, value in options.items() if key not in ("debug", "command")}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["infer", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in cli.COMMANDS)])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = f"""
 import sys
@@ -38,16 +41,59 @@ finally:
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_shows_every_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_every_default(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")  # one line per option
     with pytest.raises(SystemExit, match="0"):
         cli.main([command, "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    if command == "infer":
-        assert "(default: 0 10 0 0)" in text
-        assert "(default: results/result_voice.mp4)" in text
-    if command == "train-syncnet":
-        assert "(default: 64)" in text
-        assert "(default: 10000)" in text
+    text = capsys.readouterr().out.partition("options:")[2]
+    texts = dict(re.findall(r"^  (--\w+)((?:.*\n)(?:    .*\n)*)", text, re.MULTILINE))
+    for option in dataclasses.fields(cli.COMMANDS[command].config):
+        text = texts[f"--{option.name}"].strip()
+        if option.default is dataclasses.MISSING:
+            assert "default" not in text
+        elif option.default is None:  # its text says what happens without it
+            assert re.search(r"\(default: .+\)|required without --jobs", text)
+        else:
+            values = option.default if isinstance(option.default, tuple) else (option.default,)
+            assert text.endswith(f"(default: {' '.join(map(str, values))})")
+
+
+def test_importing_the_package_changes_nothing_else() -> None:
+    """Environment, garbage collector and signals of a program that imports it stay as they are."""
+    code = """
+import gc, os, signal
+state = lambda: (dict(os.environ), gc.isenabled(), gc.get_freeze_count(), gc.get_threshold(),
+                 signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+before = state()
+import wav2lip_npu
+assert state() == before
+import av, cv2, soxr, torch  # OpenCV itself sets LD_LIBRARY_PATH
+before = state()
+for name in wav2lip_npu.__all__:
+    getattr(wav2lip_npu, name)
+from wav2lip_npu import LipSync, UserError, load_audio
+assert state() == before
+"""
+    environment = {**os.environ}
+    environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_the_command_line_keeps_torch_from_loading_extensions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Set before torch is imported, and inherited by worker processes."""
+    monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
+    (tmp_path / "torch.py").write_text(
+        "import os; raise SystemExit(os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'])"
+    )
+    words = ["-m", "wav2lip_npu", "export", "--checkpoint_path", "a", "--outfile", "b"]
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "0\n")
 
 
 def test_both_spellings() -> None:

@@ -39,7 +39,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(number: int) -> None:
-    distributed.follow_parent()
+    distributed.end_with_parent()
     cv2.setNumThreads(1)
 
 

@@ -27,7 +27,8 @@ from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip, load_crops, load_mel
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
-from wav2lip_npu.runtime.device import Device, usable_cores
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.threads import usable_cores
 
 FORMAT = 1  # a higher one is another layout of the files
 CROP_SHAPE = (FACE_SIZE, FACE_SIZE, 3)

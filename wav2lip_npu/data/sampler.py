@@ -18,8 +18,9 @@ from wav2lip_npu.data.clips import Clip, ClipFiles, MelRows, read_clips
 from wav2lip_npu.data.memmap import PackedClips, open_packed
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import generator_mel_starts, last_valid_start, syncnet_mel_start
-from wav2lip_npu.runtime.device import Device, share_of_cores
+from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import World
+from wav2lip_npu.runtime.threads import share_of_cores
 
 PACKED_WORKERS = 2  # each gathers thousands of items a second,
 JPEG_WORKERS = 16  # and each of these decodes hundreds

@@ -19,7 +19,7 @@ from wav2lip_npu.demo.speech import Speech, mouth_track, speak
 from wav2lip_npu.demo.talking_head import portraits, render
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
-from wav2lip_npu.media.audio import write_wav
+from wav2lip_npu.media.audio import SoundFile, write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.preprocessing.report import REPORT
 from wav2lip_npu.training.metrics import CURVES, MetricsFile
@@ -120,13 +120,14 @@ def make_videos(folder: Path, clips: int) -> None:
         sitter = sitters[number % len(sitters)]
         voice = VOICES[number % len(VOICES)]
         speech = speak(SENTENCES[number % len(SENTENCES)], voice=voice, words_per_minute=140)
-        sound = folder / f"{number:05d}.wav"
+        wav = folder / f"{number:05d}.wav"
         folder.mkdir(parents=True, exist_ok=True)
-        _write_speech(sound, speech)
-        with VideoWriter(sound.with_suffix(".mp4"), fps=FPS, audio=sound) as writer:
+        _write_speech(wav, speech)
+        video = wav.with_suffix(".mp4")
+        with SoundFile(wav) as sound, VideoWriter(video, fps=FPS, sound=sound) as writer:
             for image in render(sitter, mouth_track(speech, FPS), seed=number, fps=FPS):
                 writer.write(image)
-        sound.unlink()
+        wav.unlink()
 
 
 def make_filelists(folder: Path, clips: int) -> None:

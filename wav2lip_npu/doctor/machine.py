@@ -1,7 +1,6 @@
-"""A machine as a diagnosis sees it: files, environment, commands, libraries; and what it finds.
+"""The machine that is examined: its files, environment, commands, libraries; and ``Finding``.
 
-``doctor`` and ``device_report`` ask a machine through this and nothing else, so that tests can hand
-them a recorded one.
+The checks access a machine only through this module, so that tests can simulate one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-COMMAND_SECONDS = 120  # a hanging driver must not hang the diagnosis
+COMMAND_TIMEOUT_SECONDS = 120  # a hanging driver must not hang the diagnosis
 
 
 class Status(str, Enum):
@@ -27,7 +26,7 @@ class Status(str, Enum):
 
     OK = "ok"
     WARNING = "warning"  # worth knowing; the commands run
-    FAILED = "failed"  # in the way
+    FAILED = "failed"  # the commands cannot run
 
 
 @dataclass(frozen=True)
@@ -38,56 +37,56 @@ class Finding:
     status: Status
     detail: str
     remedy: str = ""
-    device: str = ""  # the kind of device that it is about; empty: any
+    device: str = ""  # the kind of device that it concerns; empty: all
 
+    @classmethod
+    def ok(cls, name: str, detail: str) -> Finding:
+        """A finding without a problem."""
+        return cls(name, Status.OK, detail)
 
-def ok(name: str, detail: str) -> Finding:
-    """A finding with nothing to do about it."""
-    return Finding(name, Status.OK, detail)
+    @classmethod
+    def warning(cls, name: str, detail: str, remedy: str) -> Finding:
+        """A problem that does not keep the commands from running."""
+        return cls(name, Status.WARNING, detail, remedy)
 
-
-def warning(name: str, detail: str, remedy: str) -> Finding:
-    """A finding that may be in the way later."""
-    return Finding(name, Status.WARNING, detail, remedy)
-
-
-def failed(name: str, detail: str, remedy: str) -> Finding:
-    """A finding that is in the way."""
-    return Finding(name, Status.FAILED, detail, remedy)
+    @classmethod
+    def failed(cls, name: str, detail: str, remedy: str) -> Finding:
+        """A problem that keeps the commands from running."""
+        return cls(name, Status.FAILED, detail, remedy)
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a command left."""
+    """The exit code and output of a command."""
 
     code: int  # negative: the signal that ended it
     stdout: str = ""
     stderr: str = ""
 
     @property
-    def last_words(self) -> str:
-        """The last line printed, errors first: there programs say what went wrong."""
+    def last_line(self) -> str:
+        """The last line of stderr, or of stdout if that is empty: it usually has the error."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return lines[-1].strip() if lines else "it printed nothing"
 
 
 def run_command(words: Sequence[str]) -> Output | None:
-    """Run a command; None where there is no such command."""
+    """Run a command; None if there is no such command."""
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS
+            words, capture_output=True, text=True, errors="replace", timeout=COMMAND_TIMEOUT_SECONDS
         )
     except OSError:
         return None
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or ""  # bytes, even where text is asked for
-        text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        return Output(1, text, f"no answer within {COMMAND_SECONDS} s")
+        printed = error.stdout or ""  # bytes, in spite of text=True
+        text = printed.decode(errors="replace") if isinstance(printed, bytes) else str(printed)
+        return Output(1, text, f"no answer within {COMMAND_TIMEOUT_SECONDS} s")
     return Output(done.returncode, done.stdout, done.stderr)
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed package, told without importing it."""
+    """The version of an installed package, without importing it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -97,14 +96,14 @@ def installed_version(package: str) -> str | None:
 def _glibc() -> str | None:
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (AttributeError, ValueError, OSError):  # another C library, another system
+    except (AttributeError, ValueError, OSError):  # another C library or system
         return None
     return version if name == "glibc" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """This machine by default; a test gives other answers."""
+    """This machine by default; tests replace its fields."""
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -116,18 +115,18 @@ class Machine:
     disk_usage: Callable[[Path], Any] = shutil.disk_usage  # total, used, free in bytes
 
     def path(self, absolute: str) -> Path:
-        """Where a file or folder of this machine is."""
+        """The path of a file or folder of this machine."""
         return self.root / absolute.lstrip("/")
 
     def has(self, absolute: str) -> bool:
-        """Whether there is such a file or folder, as far as this user may see."""
+        """Whether this file or folder exists and this user may see it."""
         try:
             return self.path(absolute).exists()
         except OSError:
             return False
 
     def read(self, absolute: str) -> str:
-        """A small text file's content; empty if it cannot be read."""
+        """The content of a small text file; empty if it cannot be read."""
         try:
             return self.path(absolute).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -135,24 +134,24 @@ class Machine:
 
     @property
     def is_container(self) -> bool:
-        """Whether docker, podman or Kubernetes runs this."""
+        """Whether this runs in docker, podman or Kubernetes."""
         marks = ("/.dockerenv", "/run/.containerenv")
         if any(map(self.has, marks)):
             return True
         return bool(re.search("docker|kubepods|containerd", self.read("/proc/1/cgroup")))
 
 
-# What helps where a library does not load, told by its error's text.
+# What helps if a library does not load, by the text of its error.
 _REMEDIES = (
     (
         r"`GLIBC_[\d.]+' not found",
         "this Python, or the file named, was built on a newer system than this one: use a Python "
-        "made here (the image's own, or conda create -n wav2lip python=3.10) and install again",
+        "of this system (the image's own, or conda create -n wav2lip python=3.10) and reinstall",
     ),
     (
         r"`(GLIBCXX|CXXABI)_[\d.]+' not found",
-        "the C++ library found first is too old: conda install -c conda-forge libstdcxx-ng, or "
-        "take its folder out of LD_LIBRARY_PATH",
+        "the C++ library that was found first is too old: conda install -c conda-forge "
+        "libstdcxx-ng, or remove its folder from LD_LIBRARY_PATH",
     ),
     (r"static TLS", "export LD_PRELOAD=FILE, with the file that the message names"),
     (r"lib(GL|gthread)[\w.-]*\.so", "apt-get install libgl1 libglib2.0-0 (yum: mesa-libGL glib2)"),
@@ -165,7 +164,7 @@ _REMEDIES = (
 
 
 def remedy_for(problem: str, default: str) -> str:
-    """What to do about an error's text, or ``default`` for one that is not known."""
+    """What to do about an error's text; ``default`` for an unknown one."""
     for pattern, remedy in _REMEDIES:
         found = re.search(pattern, problem)
         if found:
@@ -174,5 +173,5 @@ def remedy_for(problem: str, default: str) -> str:
 
 
 def one_line(error: BaseException | str) -> str:
-    """An error's text in one line, with its kind if it has none."""
+    """An error's text in one line; its class if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

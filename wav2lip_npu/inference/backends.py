@@ -1,4 +1,4 @@
-"""Runs a trained generator, by torch or by ONNX Runtime: crops and mels in, faces out."""
+"""A trained generator, run by torch or by ONNX Runtime: crops and mel chunks in, faces out."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Backend(Protocol):
         ...
 
 
-class Artist:
-    """Draws faces that speak."""
+class GeneratorRunner:
+    """Generates faces that speak."""
 
     def __init__(self, backend: Backend, device: Device) -> None:
         self._backend = backend
         self._device = device
 
     @torch.inference_mode()
-    def draw(
+    def generate(
         self, crops: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
     ) -> np.ndarray:
-        """Draw faces, each in its own pose, speaking its mel rows.
+        """Generate faces, each in the pose of its crop, speaking its mel chunk.
 
         Args:
             crops: (96, 96, 3) BGR uint8 each.
-            chunks: (80, 16) mel rows for each.
-            pad_to: batch size where the device wants always the same.
+            chunks: float32 (80, 16) for each.
+            pad_to: batch size where the device wants the same one each time.
 
         Returns:
             uint8 (n, 96, 96, 3) BGR.
@@ -59,12 +59,14 @@ class Artist:
             }
         )
         faces = to_float(batch["faces"])
-        drawn = self._backend(batch["mel"], generator_faces(faces, faces))
-        pixels = (drawn.float() * 255).to(torch.uint8)[:count]  # truncated, as the original does
+        generated = self._backend(batch["mel"], generator_faces(faces, faces))
+        pixels = (generated.float() * 255).to(torch.uint8)[
+            :count
+        ]  # truncated, as the original does
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def open_artist(path: Path, backend: str, device: Device) -> Artist:
+def open_generator(path: Path, backend: str, device: Device) -> GeneratorRunner:
     """Load a generator.
 
     Args:
@@ -79,15 +81,15 @@ def open_artist(path: Path, backend: str, device: Device) -> Artist:
         wanted = f"an {ONNX} file, as export --onnx writes" if backend == "onnx" else "a checkpoint"
         raise UserError(f"{path}: --backend {backend} runs {wanted}")
     if backend == "onnx":
-        return Artist(OnnxBackend(path, device), device)
-    with torch.device("meta"):  # no weights are drawn that the file's replace
+        return GeneratorRunner(OnnxBackend(path, device), device)
+    with torch.device("meta"):  # no random weights, which the file's would replace
         generator = Generator()
     checkpoint.load_network(generator, checkpoint.read(path))
-    return Artist(TorchBackend(generator.float(), device), device)
+    return GeneratorRunner(TorchBackend(generator.float(), device), device)
 
 
 class TorchBackend:
-    """A generator prepared for inference: normalisation folded in, weights in the precision."""
+    """A generator prepared for inference: batch norms folded in, weights in the precision."""
 
     def __init__(self, generator: Generator, device: Device) -> None:
         folded = fold(generator.eval().requires_grad_(False))
@@ -97,8 +99,8 @@ class TorchBackend:
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         """See ``Backend``."""
-        drawn: torch.Tensor = self._network(mel.to(self._dtype), faces.to(self._dtype))
-        return drawn
+        generated: torch.Tensor = self._network(mel.to(self._dtype), faces.to(self._dtype))
+        return generated
 
 
 class OnnxBackend:

@@ -1,29 +1,31 @@
-"""The command ``infer``: files in, files out, the stages between in ``lip_sync``."""
+"""The command ``infer``: files in, files out; the stages between are in ``lip_sync``."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import Located, Misses
-from wav2lip_npu.inference.source import Footage
-from wav2lip_npu.media import audio
-from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy
+from wav2lip_npu.inference.source import FaceSource
+from wav2lip_npu.media.audio import SoundFile
 from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.tracking.detection_cache import FaceCache
+from wav2lip_npu.tracking.detection_cache import DetectionCache
 
-COLUMNS = ["face", "audio", "outfile"]  # of --jobs
+JOB_COLUMNS = ["face", "audio", "outfile"]  # of --jobs
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ def infer(config: InferConfig) -> None:
         UserError: an input is missing or cannot be used, or no frame has a face; of jobs, when the
             others are done.
     """
-    networks = cache(lambda: LipSync.of(config))  # when the first files prove to be usable
+    lip_sync = cache(lambda: LipSync.from_config(config))  # once the first files prove usable
     if config.jobs is None:
-        _infer_one(networks, config)
+        _infer_one(lip_sync, config)
         return
     jobs = read_jobs(config)
     failed = []
@@ -47,7 +49,7 @@ def infer(config: InferConfig) -> None:
             continue
         log.info("%d of %d: %s", number, len(jobs), job.outfile)
         try:
-            _infer_one(networks, job)
+            _infer_one(lip_sync, job)
         except UserError as error:
             log.error("%s: %s", job.outfile, error)
             failed.append(job.outfile)
@@ -67,13 +69,13 @@ def read_jobs(config: InferConfig) -> list[InferConfig]:
         raise UserError(f"{config.jobs}: no such file (--jobs)")
     with config.jobs.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, skipinitialspace=True)
-        if rows.fieldnames is None or sorted(rows.fieldnames) != sorted(COLUMNS):
-            raise UserError(f"{config.jobs}: its first line must be {','.join(COLUMNS)}")
+        if rows.fieldnames is None or sorted(rows.fieldnames) != sorted(JOB_COLUMNS):
+            raise UserError(f"{config.jobs}: its first line must be {','.join(JOB_COLUMNS)}")
         jobs = []
         for row in rows:
             if None in row or not all(row.values()):
                 raise UserError(f"{config.jobs}, line {rows.line_num}: three files are wanted")
-            files = {name: Path(row[name]) for name in COLUMNS}
+            files = {name: Path(row[name]) for name in JOB_COLUMNS}
             jobs.append(replace(config, jobs=None, resume=False, **files))  # type: ignore[arg-type]
     names = [job.outfile.resolve() for job in jobs]
     twice = {str(name) for name in names if names.count(name) > 1}
@@ -84,79 +86,85 @@ def read_jobs(config: InferConfig) -> list[InferConfig]:
     return jobs
 
 
-def _infer_one(networks: Callable[[], LipSync], config: InferConfig) -> None:
-    """The face of a video or image, its mouth speaking the audio.
+def _infer_one(load_networks: Callable[[], LipSync], config: InferConfig) -> None:
+    """Write one video: the face of a video or image, its mouth speaking the audio.
 
-    The picture lasts as long as the sound. Nothing but the face box of a frame is changed.
+    The video lasts as long as the sound. Nothing but the face box of a frame is changed.
     """
     assert config.audio is not None
-    footage = Footage(config)
-    total = audio.announced_seconds(config.audio)
-    # A video's sound is heard where it is in that video; other sound from its first sample on.
-    start = video.first_picture(config.audio)
-    sound = audio.stream_audio(config.audio, start=start)
-    lip_sync = networks()
-    misses = Misses(policy=config.no_face, fps=footage.fps)
-    known = _open_cache(lip_sync, footage, config)
-    located = _shown(footage, lip_sync.locate(footage.frames(), misses, known), misses, config)
-    writer = VideoWriter(
-        config.outfile,
-        fps=footage.fps,
-        audio=config.audio,
-        audio_start=start,
-        like=footage.info,
-        crf=config.crf,
-        preset=config.preset,
-    )
+    source = FaceSource(config)
+    with SoundFile(config.audio) as sound:
+        lip_sync = load_networks()
+        missing_faces = MissingFacePolicy(policy=config.no_face, fps=source.fps)
+        cache = _open_cache(lip_sync, source, config)
+        located = lip_sync.locate(source.frames(), missing_faces, cache)
+        located = _until_the_sound_ends(located, source, missing_faces, config.loop)
+        writer = VideoWriter(
+            config.outfile,
+            fps=source.fps,
+            sound=sound,
+            like=source.info,
+            crf=config.crf,
+            preset=config.preset,
+        )
+        generated = lip_sync.generate(
+            located, sound.mono_blocks(), source.fps, missing_faces, sound_name=config.audio
+        )
+        try:
+            frames = _write(generated, writer, total=sound.announced_seconds, fps=source.fps)
+        finally:
+            if cache is not None:
+                cache.save()
+    log.info("wrote %s: %d frames, %.5g per second", config.outfile, frames, float(source.fps))
+
+
+def _write(
+    generated: Generator[tuple[LocatedFrame, np.ndarray], None, None],
+    writer: VideoWriter,
+    *,
+    total: float | None,
+    fps: Fraction,
+) -> int:
+    """Encode frames as they come, with a progress bar of ``total`` seconds; how many they were."""
+    bar = tqdm(total=None if total is None else round(total * fps), unit="frame", disable=None)
     frames = 0
-    try:
-        with (
-            writer,
-            closing(lip_sync.speak(located, sound, footage.fps, config.audio)) as spoken,
-            logging_redirect_tqdm(),
-            tqdm(
-                total=None if total is None else round(total * footage.fps),
-                unit="frame",
-                disable=None,
-            ) as bar,
-        ):
-            for place, image in spoken:
-                writer.write(image, source=place.frame, changed=place.box)
-                bar.update()
-                frames += 1
-            misses.conclude()
-    finally:
-        if known is not None:
-            known.save()
-    log.info("wrote %s: %d frames, %.5g a second", config.outfile, frames, float(footage.fps))
+    with writer, closing(generated), logging_redirect_tqdm(), bar:
+        for located, image in generated:
+            writer.write(image, source=located.frame, changed=located.box)
+            bar.update()
+            frames += 1
+    return frames
 
 
-def _open_cache(lip_sync: LipSync, footage: Footage, config: InferConfig) -> FaceCache | None:
+def _open_cache(
+    lip_sync: LipSync, source: FaceSource, config: InferConfig
+) -> DetectionCache | None:
     if config.face_cache is None or config.box[0] != -1:
         return None
-    return FaceCache(
+    return DetectionCache(
         config.face_cache,
-        footage.path,
+        source.path,
         detector=lip_sync.detector.name,
         s3fd=config.s3fd,
-        dtype=lip_sync.device.dtype,
-        fps=footage.fps,
+        dtype=getattr(lip_sync.detector, "dtype", None),
+        fps=source.fps,
         edits=(config.resize_factor, config.rotate, config.crop),
     )
 
 
-def _shown(
-    footage: Footage, first: Iterator[Located], misses: Misses, config: InferConfig
-) -> Iterator[Located]:
-    """Pictures for as long as there is sound; those that come again have the boxes of before."""
+def _until_the_sound_ends(
+    first_pass: Iterator[LocatedFrame],
+    source: FaceSource,
+    missing_faces: MissingFacePolicy,
+    loop: str,
+) -> Iterator[LocatedFrame]:
+    """Frames without end, unless ``loop`` is "cut"; those that come again keep their boxes."""
     boxes = []
-    for located in first:
+    for located in first_pass:
         boxes.append(located.box)
         yield located
-        if footage.still:
-            misses.conclude()
-            while True:
-                yield located
-    misses.conclude()  # before it is all done again
-    for number, frame in footage.again(config.loop, len(boxes), located.frame):
-        yield Located(frame=frame, box=boxes[number])
+    missing_faces.require_a_face()  # before all of it is done again
+    if source.still:
+        yield from repeat(located)
+    for number, frame in source.loop(loop, len(boxes), located.frame):
+        yield LocatedFrame(frame=frame, box=boxes[number])

@@ -1,4 +1,4 @@
-"""Lip-sync as a function of pictures and sound: what the command and programs call."""
+"""Lip-sync as a function of frames and sound: what the command and programs call."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ import face_detection
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.inference.backends import open_artist
+from wav2lip_npu.inference.backends import open_generator
 from wav2lip_npu.inference.blending import blend
-from wav2lip_npu.inference.locate import Located, Misses, at_once, locate
+from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.mel import iter_mel_chunks
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.prefetch import prefetch
-from wav2lip_npu.tracking.detection_cache import FaceCache
+from wav2lip_npu.tracking.detection import max_frames_held, open_detector
+from wav2lip_npu.tracking.detection_cache import DetectionCache
 
-WAITING = 4  # pictures between two stages
+QUEUED_FRAMES = 4  # between two stages
 
-_Batch = tuple[list[Located], np.ndarray]  # pictures, and the faces drawn for those with a box
+_Batch = tuple[list[LocatedFrame], np.ndarray]  # frames, and the faces generated for their boxes
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,11 @@ class LipSync:
     """Networks loaded once, for as many videos as one likes.
 
     >>> lip_sync = LipSync("checkpoints/wav2lip.pth")
-    >>> for picture in lip_sync(pictures, samples, fps=25): ...
+    >>> for image in lip_sync(images, samples, fps=25): ...
     """
 
     def __init__(self, checkpoint_path: Path | str, **options: Any) -> None:
-        """Load the networks.
+        """Load the generator.
 
         Args:
             checkpoint_path: the generator.
@@ -53,7 +54,7 @@ class LipSync:
         self._set_up(LipSyncConfig(checkpoint_path=Path(checkpoint_path), **options))
 
     @classmethod
-    def of(cls, config: LipSyncConfig) -> LipSync:
+    def from_config(cls, config: LipSyncConfig) -> LipSync:
         """The same from options that are there already."""
         self = cls.__new__(cls)
         self._set_up(config)
@@ -63,110 +64,119 @@ class LipSync:
         self.config = config
         self.device = Device.open(config.device, config.precision)
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
-        self._artist = open_artist(config.checkpoint_path, config.backend, self.device)
+        self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
 
     def __call__(
         self,
-        pictures: Iterable[np.ndarray],
+        images: Iterable[np.ndarray],
         sound: np.ndarray | Iterable[np.ndarray],
         *,
         fps: float = 25.0,
     ) -> Iterator[np.ndarray]:
-        """Have the face in pictures speak.
+        """Make the face in images speak.
 
-        A picture is given back for each that is taken in, until pictures or sound end. It needs 0.2
-        s of sound from its own time on, and the five pictures after it. For live use let both come
-        as they are made, with ``wav2lip_batch_size=1, face_det_batch_size=1``.
+        One image is given back for each that is taken, until images or sound end. It needs 0.2 s of
+        sound from its own time on, and the five images after it. For live use let both come as they
+        are made, with ``wav2lip_batch_size=1, face_det_batch_size=1``.
 
         Args:
-            pictures: (h, w, 3) BGR uint8, all of one size.
+            images: (h, w, 3) BGR uint8, all of one size.
             sound: (n,) mono samples at 16 kHz in [-1, 1], whole or in blocks.
-            fps: pictures a second.
+            fps: images per second.
 
         Yields:
             (h, w, 3) BGR uint8.
 
         Raises:
-            UserError: too little sound, or by the policy for pictures without a face.
+            UserError: too little sound; no image has a face; or by ``no_face="error"``.
         """
-        frames = (Frame(time=n / fps, image=image) for n, image in enumerate(pictures))
-        misses = Misses(policy=self.config.no_face, fps=fps)
+        frames = (Frame(time=n / fps, image=image) for n, image in enumerate(images))
+        missing_faces = MissingFacePolicy(policy=self.config.no_face, fps=fps)
         blocks = [sound] if isinstance(sound, np.ndarray) else sound
-        with closing(self.speak(self.locate(frames, misses), blocks, fps)) as spoken:
-            for _, image in spoken:
+        located = self.locate(frames, missing_faces)
+        with closing(self.generate(located, blocks, fps, missing_faces)) as generated:
+            for _, image in generated:
                 yield image
 
     def locate(
-        self, frames: Iterator[Frame], misses: Misses, cache: FaceCache | None = None
-    ) -> Iterator[Located]:
-        """Pictures and where their face is, see ``faces.locate``."""
+        self,
+        frames: Iterator[Frame],
+        missing_faces: MissingFacePolicy,
+        cache: DetectionCache | None = None,
+    ) -> Iterator[LocatedFrame]:
+        """Frames and where their face is, see ``locate.locate``."""
         detector = self.detector if self.config.box[0] == -1 else None
-        return locate(prefetch(frames, WAITING), self.config, detector, misses, cache)
+        frames = prefetch(frames, QUEUED_FRAMES)
+        return locate(frames, self.config, detector, missing_faces, cache)
 
     @property
     def detector(self) -> face_detection.Detector:
         """The face detector, loaded when it is first needed."""
         if self._detector is None:
-            self._detector = face_detection.open_detector(
-                self.config.detector,
-                device=self.device.torch_device,
-                s3fd_weights=self.config.s3fd,
-                fixed_batches=self.device.wants_fixed_shapes,
-                dtype=self.device.dtype,
-            )
+            device = Device.open(self.config.device, self.config.detector_precision)
+            self._detector = open_detector(self.config, device)
             log.info("face detector: %s", self._detector.name)
         return self._detector
 
-    def speak(
+    def generate(
         self,
-        located: Iterator[Located],
+        located: Iterator[LocatedFrame],
         sound: Iterable[np.ndarray],
         fps: Fraction | float,
-        name: object = "sound",
-    ) -> Generator[tuple[Located, np.ndarray], None, None]:
-        """Pictures as they were, and speaking, until they or the sound end.
+        missing_faces: MissingFacePolicy,
+        *,
+        sound_name: object = "sound",
+    ) -> Generator[tuple[LocatedFrame, np.ndarray], None, None]:
+        """Frames as they were, and with their mouths generated, until they or the sound end.
 
-        Finding, drawing and what the caller does go on side by side.
+        Detection, generation, blending and what the caller does run side by side.
 
         Args:
-            located: pictures with their face boxes; without one a picture stays as it is.
+            located: frames with their face boxes; without one a frame stays as it is.
             sound: blocks of mono samples at 16 kHz.
-            fps: pictures a second.
-            name: what the sound is called if there is too little of it.
+            fps: frames per second.
+            missing_faces: is concluded at the end.
+            sound_name: how an error names the sound.
 
         Raises:
-            UserError: there is less than 0.2 s of sound.
+            UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
-        pairs = zip(prefetch(located, WAITING), iter_mel_chunks(sound, float(fps)), strict=False)
-        # A batch is drawn while the one before it is blended in.
-        batches = prefetch(self._drawn(pairs, name), 1)
-        return prefetch(self._blended(batches), WAITING)
+        chunks = iter_mel_chunks(sound, float(fps))
+        pairs = zip(prefetch(located, QUEUED_FRAMES), chunks, strict=False)
+        # A batch is generated while the one before it is blended.
+        batches = prefetch(self._generated(pairs, sound_name), 1)
+        with closing(prefetch(self._blended(batches), QUEUED_FRAMES)) as blended:
+            yield from blended
+        missing_faces.conclude()
 
-    def _drawn(self, pairs: Iterator[tuple[Located, np.ndarray]], name: object) -> Iterator[_Batch]:
-        most = self.config.wav2lip_batch_size
-        most = min(most, self.device.frames_at_once or most)
+    def _generated(
+        self, pairs: Iterator[tuple[LocatedFrame, np.ndarray]], sound_name: object
+    ) -> Iterator[_Batch]:
+        limit = self.config.wav2lip_batch_size
+        limit = min(limit, self.device.max_generator_batch or limit)
         try:
             for first in pairs:
-                size = at_once(most, first[0].frame.image)
-                yield self._draw([*islice(chain([first], pairs), size)], pad_to=size)
+                size = min(limit, max_frames_held(first[0].frame.image))
+                yield self._generate([*islice(chain([first], pairs), size)], pad_to=size)
         except ValueError as error:  # of ``iter_mel_chunks``
-            raise UserError(f"{name}: {error}") from error
+            raise UserError(f"{sound_name}: {error}") from error
 
-    def _draw(self, batch: list[tuple[Located, np.ndarray]], *, pad_to: int) -> _Batch:
-        faces, heard = [], []
-        for located, window in batch:
+    def _generate(self, batch: list[tuple[LocatedFrame, np.ndarray]], *, pad_to: int) -> _Batch:
+        crops, chunks = [], []
+        for located, chunk in batch:
             if located.box is not None:
                 x1, y1, x2, y2 = located.box
                 crop = located.frame.image[y1:y2, x1:x2]
-                faces.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
-                heard.append(window)
-        return [located for located, _ in batch], self._artist.draw(faces, heard, pad_to=pad_to)
+                crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
+                chunks.append(chunk)
+        faces = self._generator.generate(crops, chunks, pad_to=pad_to)
+        return [located for located, _ in batch], faces
 
-    def _blended(self, batches: Iterator[_Batch]) -> Iterator[tuple[Located, np.ndarray]]:
-        for pictures, drawn in batches:
-            faces = iter(drawn)
-            for located in pictures:
+    def _blended(self, batches: Iterator[_Batch]) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
+        for frames, generated in batches:
+            faces = iter(generated)
+            for located in frames:
                 image = located.frame.image
                 if located.box is not None:
                     image = blend(self.config.blend, image, next(faces), located.box)

@@ -1,4 +1,4 @@
-"""The pictures of ``--face``, in the order in which they are shown while there is sound."""
+"""The frames of ``--face``: a video or a still image, edited, and again for as long as needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 
 from wav2lip_npu.config import InferConfig
-from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media import video_reader
 from wav2lip_npu.media.video_reader import Frame
+from wav2lip_npu.tracking.detection import max_frames_held
 
-HELD_BYTES = 2**26  # of pictures that are decoded to be played backwards: 64 MiB
 
-
-class Footage:
-    """A video or a still image, reduced, turned and cropped as the options say."""
+class FaceSource:
+    """A video or a still image, made smaller, rotated and cropped as the options say."""
 
     def __init__(self, config: InferConfig) -> None:
         """Look into the file.
@@ -29,12 +28,12 @@ class Footage:
         assert config.face is not None
         self.path = config.face
         self.still = config.static
-        self.info: video.VideoInfo | None = None
-        if video.is_image(config.face):
+        self.info: video_reader.VideoInfo | None = None
+        if video_reader.is_image(config.face):
             self.still = True
             self.fps = Fraction(config.fps).limit_denominator(1001)
         else:
-            self.info = video.probe(config.face)
+            self.info = video_reader.probe(config.face)
             if config.rotate:
                 self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
@@ -43,32 +42,32 @@ class Footage:
         self._crop = config.crop
 
     def frames(self) -> Iterator[Frame]:
-        """All pictures in order; of a still, the one there is."""
+        """All frames in order; of a still image, the one there is."""
         if self.info is None:
-            yield self._edit(Frame(time=0.0, image=video.read_image(self.path)))
+            yield self._edit(Frame(time=0.0, image=video_reader.read_image(self.path)))
             return
-        frames = video.at_rate(video.read_frames(self.path), self.fps)
+        frames = video_reader.at_rate(video_reader.read_frames(self.path), self.fps)
         for frame in islice(frames, 1) if self.still else frames:
             yield self._edit(frame)
 
-    def again(self, loop: str, length: int, last: Frame) -> Iterator[tuple[int, Frame]]:
-        """What follows the pictures when they have all been shown.
+    def loop(self, how: str, length: int, last: Frame) -> Iterator[tuple[int, Frame]]:
+        """What follows the last frame.
 
         Args:
-            loop: one of ``config.LOOPS``.
-            length: how many there are.
+            how: one of ``config.LOOPS``.
+            length: how many frames there are.
             last: the last of them.
 
         Yields:
-            A picture's number, from 0, and the picture; without end, unless ``loop`` is "cut".
+            A frame's number, from 0, and the frame; without end, unless ``how`` is "cut".
         """
-        if loop == "cut":
+        if how == "cut":
             return
-        if loop == "hold" or length == 1:
+        if how == "hold" or length == 1:
             while True:
                 yield length - 1, last
         for turn in count():
-            if loop == "repeat":
+            if how == "repeat":
                 yield from enumerate(islice(self.frames(), length))
             elif turn % 2:
                 yield from islice(enumerate(self.frames()), 1, length)
@@ -76,8 +75,8 @@ class Footage:
                 yield from self._backwards(length - 1, last)
 
     def _backwards(self, stop: int, last: Frame) -> Iterator[tuple[int, Frame]]:
-        """The pictures before number ``stop``, from the last to the first, block by block."""
-        block = max(1, HELD_BYTES // (last.image.nbytes * 3 // 2))  # and as decoded
+        """The frames before number ``stop``, from the last to the first, block by block."""
+        block = max_frames_held(last.image)
         while stop > 0:
             start = max(0, stop - block)
             numbered = enumerate(self._part(start, stop), start=start)
@@ -88,8 +87,8 @@ class Footage:
         assert self.info is not None
         # From a second before, as time stamps of decoders and containers may differ a little.
         since = self.info.start + start / float(self.fps) - 1.0
-        frames = video.at_rate(
-            video.read_frames(self.path, since=since if since > self.info.start else None),
+        frames = video_reader.at_rate(
+            video_reader.read_frames(self.path, since=since if since > self.info.start else None),
             self.fps,
             origin=self.info.start,
             first=start,
@@ -112,5 +111,5 @@ class Footage:
         height, width = image.shape[:2]
         top, bottom, left, right = self._crop
         bottom, right = (height if bottom == -1 else bottom), (width if right == -1 else right)
-        x1, y1, x2, y2 = video.rectangle("--crop", (top, bottom, left, right), image)
+        x1, y1, x2, y2 = video_reader.rectangle("--crop", (top, bottom, left, right), image)
         return image[y1:y2, x1:x2]

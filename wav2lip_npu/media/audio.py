@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import wave
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 import av
-import av.container
 import numpy as np
 import soxr
+from av.stream import Disposition
 
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.container import open_media
+from wav2lip_npu.media.container import audio_stream, decode_video, media_errors, open_media
 
 _SAMPLE_BYTES = 2  # of a WAV file
 
@@ -23,9 +27,8 @@ def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
 
     Args:
         path: the file.
-        start: the moment of the file's clock, in seconds, that becomes sample 0 (a video's first
-            frame, so that sound and picture share their zero); silence fills what is missing.
-            None: the first sample there is.
+        start: the moment of the file's clock, in seconds, that becomes sample 0; silence fills
+            what is missing. None: the first sample there is.
 
     Returns:
         float32 samples in [-1, 1], mono (the mean of the channels), 16 kHz.
@@ -33,92 +36,211 @@ def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
     Raises:
         UserError: no such file, not media, no audio stream, or no samples in it.
     """
-    return np.concatenate(list(stream_audio(Path(path), start=start)))
-
-
-def rate_and_channels(path: Path) -> tuple[int, int]:
-    """Sample rate in Hz and number of channels of a media file's first audio stream.
-
-    Raises:
-        UserError: no such file, not media, or no audio stream.
-    """
+    path, converter = Path(path), MonoConverter(start)
+    blocks: list[np.ndarray] = []
     with open_media(path) as container:
-        stream = _audio_stream(container, path)
-        return stream.rate, stream.channels
+        for frame in container.decode(audio_stream(container, path)):
+            blocks.extend(converter.convert(frame))
+    blocks.extend(converter.flush())
+    if not sum(map(len, blocks)):
+        raise no_sound(path)
+    return np.concatenate(blocks)
 
 
-def announced_seconds(path: Path) -> float | None:
-    """How long a media file's first audio stream is by its header, or None; it may be wrong.
+def no_sound(path: Path) -> UserError:
+    """What to say of an audio stream without a sample."""
+    return UserError(f"{path}: its audio stream holds no sound")
 
-    Raises:
-        UserError: as ``load_audio``.
+
+class SoundFile:
+    """A sound file, or a video whose sound is taken: opened once, decoded once.
+
+    Two readers share what is decoded: ``mono_blocks`` for the networks and ``next_decoded`` for the
+    sound track of a new video. They may run in two threads.
     """
-    with open_media(path) as container:
-        stream = _audio_stream(container, path)
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        return container.duration / av.time_base if container.duration else None
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            UserError: no such file, not media, or no audio stream.
+        """
+        self.path = path
+        self._files = ExitStack()
+        with ExitStack() as opened:
+            container = opened.enter_context(open_media(path))
+            self._stream = audio_stream(container, path)
+            streams: list[av.AudioStream | av.VideoStream] = [self._stream]
+            video = next(iter(container.streams.video), None)
+            if video is not None and not video.disposition & Disposition.attached_pic:
+                streams.append(video)
+            self._packets = container.demux(streams)
+            self._early: list[av.Packet] = []  # of sound, before the first frame of the video
+            # Seconds of the file's clock that are time 0: the first frame of a video, so that
+            # sound and picture share their zero. None: the first sample.
+            self.start = self._first_frame_time() if len(streams) > 1 else None
+            self.announced_seconds = self._announced_seconds(container.duration)
+            self._files = opened.pop_all()
+        self.rate: int = self._stream.rate  # Hz
+        self.channels: int = self._stream.channels
+        self._frames = self._decode()
+        self._decoded: deque[av.AudioFrame] = deque()  # that ``next_decoded`` has not given yet
+        self._lock = threading.Lock()  # of decoding
+        self._networks_read = False
+
+    def __enter__(self) -> SoundFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files.close()
+
+    def _first_frame_time(self) -> float | None:
+        for packet in self._packets:
+            if packet.stream.type == "audio":
+                self._early.append(packet)
+                continue
+            for frame in decode_video(packet):
+                return float(frame.time or 0.0)
+        return None
+
+    def _announced_seconds(self, container_duration: int | None) -> float | None:
+        """How long the sound is by the file's header, or None; it may be wrong."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        return container_duration / av.time_base if container_duration else None
+
+    def _decode(self) -> Iterator[av.AudioFrame]:
+        with media_errors(self.path):
+            while self._early:
+                yield from self._early.pop(0).decode()  # type: ignore[misc]
+            for packet in self._packets:
+                if packet.stream.type == "audio":
+                    yield from packet.decode()  # type: ignore[misc]
+
+    def mono_blocks(self) -> Iterator[np.ndarray]:
+        """The sound from ``start`` on, block by block: float32 (n,) mono at 16 kHz.
+
+        Raises:
+            UserError: the sound cannot be decoded, or there is none.
+        """
+        converter = MonoConverter(self.start)
+        empty, self._networks_read = True, True
+        try:
+            while (frame := self._next_frame(keep=True)) is not None:
+                for block in converter.convert(frame):
+                    empty = empty and not len(block)
+                    yield block
+            for block in converter.flush():
+                empty = empty and not len(block)
+                yield block
+        finally:
+            self._networks_read = False
+        if empty:
+            raise no_sound(self.path)
+
+    def next_decoded(self) -> av.AudioFrame | None:
+        """The next frame of sound as decoded.
+
+        None at the end, and while ``mono_blocks``, which is still read, has not come there.
+        """
+        if not self._decoded and not self._networks_read:
+            return self._next_frame(keep=False)
+        return self._decoded.popleft() if self._decoded else None
+
+    def _next_frame(self, *, keep: bool) -> av.AudioFrame | None:
+        with self._lock:
+            frame = next(self._frames, None)
+            if keep and frame is not None:
+                self._decoded.append(frame)
+            return frame
 
 
-def stream_audio(path: Path, *, start: float | None = None) -> Iterator[np.ndarray]:
-    """``load_audio`` block by block, for sound of any length."""
-    empty = True
-    with open_media(path) as container:
-        stream = _audio_stream(container, path)
-        for block in _mono_16k(container.decode(stream), start):
-            empty = empty and not len(block)
-            yield block
-    if empty:
-        raise UserError(f"{path}: its audio stream holds no sound")
+class AlignedSound:
+    """Decoded frames of sound as float32 blocks, from a moment on."""
 
+    def __init__(self, resampler: av.AudioResampler, start: float | None) -> None:
+        """Prepare for the frames of one stream.
 
-def _audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
-    if not container.streams.audio:
-        raise UserError(f"{path}: has no audio stream")
-    return container.streams.audio[0]
+        Args:
+            resampler: makes planar floats of them, whatever the codec gives.
+            start: the moment, in seconds of the file's clock; silence fills up what is missing
+                before the first sample. None: the first sample, whatever the clock says.
+        """
+        self._resampler = resampler
+        self._start = start
+        self._skip: int | None = None  # samples still to leave out
 
-
-def _mono_16k(frames: Iterator[av.AudioFrame], start: float | None) -> Iterator[np.ndarray]:
-    """Mix to mono, move to ``start`` and resample, block by block."""
-    resampler: soxr.ResampleStream | None = None
-    for channels, rate in sound_from(frames, av.AudioResampler(format="fltp"), start):
-        # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
-        block = channels.mean(axis=0)
-        if rate == SAMPLE_RATE:
-            yield block
-            continue
-        if resampler is None:
-            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        yield resampler.resample_chunk(block)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def sound_from(
-    frames: Iterator[av.AudioFrame], resampler: av.AudioResampler, start: float | None
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Decoded sound from a moment on, as float32 (channels, n) and their rate.
-
-    Args:
-        frames: as decoded.
-        resampler: makes planar floats of them, whatever the codec gives.
-        start: the moment, in seconds of the file's clock; silence fills up what is missing before
-            the first sample. None: the first sample, whatever the clock says.
-    """
-    skip: int | None = None  # samples still to drop
-    for source in frames:
+    def convert(self, source: av.AudioFrame) -> Iterator[tuple[np.ndarray, int]]:
+        """The samples of the next frame, (channels, n), and their rate in Hz."""
         begins = float(source.time or 0.0)
-        for frame in resampler.resample(source):
+        for frame in self._resampler.resample(source):
             block = frame.to_ndarray()
-            if skip is None:
-                skip = 0 if start is None else round((start - begins) * frame.sample_rate)
-                if skip < 0:
-                    silence = np.zeros((len(block), -skip), np.float32)
+            if self._skip is None:
+                seconds = 0.0 if self._start is None else self._start - begins
+                self._skip = round(seconds * frame.sample_rate)
+                if self._skip < 0:
+                    silence = np.zeros((len(block), -self._skip), np.float32)
                     block = np.concatenate([silence, block], axis=1)
-            dropped = min(max(skip, 0), block.shape[1])
-            skip -= dropped
-            if dropped < block.shape[1]:
-                yield block[:, dropped:], frame.sample_rate
+            left_out = min(max(self._skip, 0), block.shape[1])
+            self._skip -= left_out
+            if left_out < block.shape[1]:
+                yield block[:, left_out:], frame.sample_rate
+
+
+class MonoConverter:
+    """Decoded frames of sound as 16 kHz mono samples, from a moment on."""
+
+    def __init__(self, start: float | None) -> None:
+        """See ``AlignedSound``."""
+        self._aligned = AlignedSound(av.AudioResampler(format="fltp"), start)
+        self._resampler: soxr.ResampleStream | None = None
+
+    def convert(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+        """The samples that the next frame completes, float32 (n,)."""
+        for channels, rate in self._aligned.convert(frame):
+            # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
+            block = channels.mean(axis=0)
+            if rate == SAMPLE_RATE:
+                yield block
+                continue
+            if self._resampler is None:
+                self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+            yield self._resampler.resample_chunk(block)
+
+    def flush(self) -> Iterator[np.ndarray]:
+        """The samples that are left when there are no more frames."""
+        if self._resampler is not None:
+            yield self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+class WavWriter:
+    """A 16-bit WAV file, 16 kHz mono, written block by block."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = wave.open(str(path), "wb")  # noqa: SIM115 (closed by ``close``)
+        self._file.setnchannels(1)
+        self._file.setsampwidth(_SAMPLE_BYTES)
+        self._file.setframerate(SAMPLE_RATE)
+
+    def write(self, samples: np.ndarray) -> None:
+        """Append float samples (n,) in [-1, 1]."""
+        integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+        self._file.writeframesraw(integers.tobytes())
+
+    def close(self) -> int:
+        """Complete the file.
+
+        Returns:
+            The number of samples.
+        """
+        samples = self._file.tell()
+        self._file.close()
+        return samples
 
 
 def write_wav(path: Path, samples: np.ndarray | Iterable[np.ndarray]) -> int:
@@ -127,14 +249,10 @@ def write_wav(path: Path, samples: np.ndarray | Iterable[np.ndarray]) -> int:
     Returns:
         The number of samples.
     """
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(_SAMPLE_BYTES)
-        file.setframerate(SAMPLE_RATE)
-        for block in [samples] if isinstance(samples, np.ndarray) else samples:
-            integers = np.clip(np.rint(block * 32768.0), -32768, 32767).astype("<i2")
-            file.writeframesraw(integers.tobytes())
-        return file.tell()
+    writer = WavWriter(path)
+    for block in [samples] if isinstance(samples, np.ndarray) else samples:
+        writer.write(block)
+    return writer.close()
 
 
 def cut_wav(source: Path, target: Path, start: int, stop: int) -> int:

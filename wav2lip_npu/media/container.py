@@ -1,4 +1,4 @@
-"""Opening media files with PyAV, and the errors a user sees when that fails."""
+"""Opening media files with PyAV, and the errors that users see when that fails."""
 
 from __future__ import annotations
 
@@ -11,25 +11,55 @@ import av.container
 
 from wav2lip_npu.errors import UserError
 
-# PyAV's logging stays off, as it is by default: with a level set, a decoder's thread that has
-# something to say waits for the interpreter, which may be waiting for that thread to end.
+# PyAV's logging stays off, which is its default: with a level set, a decoder's thread that logs
+# waits for the interpreter, which may be waiting for that thread to end.
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open ``path`` for reading; every failure of FFmpeg inside becomes a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, a media file is wanted")
+def media_errors(path: Path) -> Iterator[None]:
+    """Every failure of FFmpeg inside becomes a UserError that names the file."""
     try:
-        with av.open(str(path)) as container:
-            yield container
+        yield
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be read as media ({error.strerror})") from error
 
 
-def has_stream(path: Path, kind: str) -> bool:
-    """Whether the file holds a stream of ``kind``, "video" or "audio"."""
-    with open_media(path) as container:
-        return any(stream.type == kind for stream in container.streams)
+@contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a file for reading; every failure of FFmpeg inside becomes a UserError."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, a media file is wanted")
+    with media_errors(path), av.open(str(path)) as container:
+        yield container
+
+
+def audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
+    """The first audio stream.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not container.streams.audio:
+        raise UserError(f"{path}: has no audio stream")
+    return container.streams.audio[0]
+
+
+def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The first video stream.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not container.streams.video:
+        raise UserError(f"{path}: has no video stream")
+    return container.streams.video[0]
+
+
+def decode_video(packet: av.Packet) -> list[av.VideoFrame]:
+    """The frames of a video packet; none of one that is damaged or broken off."""
+    try:
+        return packet.decode()
+    except av.error.InvalidDataError:
+        return []

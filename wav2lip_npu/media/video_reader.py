@@ -1,24 +1,31 @@
-"""Video frames in, one at a time, with PyAV; ``video_writer`` has the way out."""
+"""Videos in, frame by frame, with PyAV; still images too."""
 
 from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
 
 import av
-import av.container
 import cv2
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.container import has_stream, open_media
+from wav2lip_npu.media.audio import MonoConverter, WavWriter
+from wav2lip_npu.media.container import (
+    audio_stream,
+    decode_video,
+    media_errors,
+    open_media,
+    video_stream,
+)
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -28,16 +35,16 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 USUAL_FPS = Fraction(25)
-HIGHEST_FPS = 240  # frames a second; files of varying rate may name the ticks of their clock
+MAX_FPS = 240  # files of varying rate may name the ticks of their clock
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One decoded picture."""
+    """One decoded frame."""
 
     time: float  # seconds of the file's clock
     image: np.ndarray  # (h, w, 3) BGR uint8, upright
-    decoded: av.VideoFrame | None = None  # the same as the codec had it, unless turned
+    decoded: av.VideoFrame | None = None  # the codec's own frame, unless it was turned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +53,9 @@ class VideoInfo:
 
     fps: Fraction  # the nominal rate; of a stream of varying rate, the rate of its finest steps
     mean_fps: Fraction  # by the number of frames; another than ``fps`` where the rate varies
-    rotation: int  # degrees that pictures are turned, counter-clockwise, to be upright
+    rotation: int  # degrees that frames are turned, counter-clockwise, to be upright
     start: float  # seconds of the file's clock at its first frame
-    seconds: float | None  # how long it is by its header; None where that does not say
+    seconds: float | None  # how long it is by its header; None if that does not say
     colorspace: int  # FFmpeg's number of the YUV matrix; 2 where the file does not say
     color_range: int  # FFmpeg's number: 0 not said, 1 limited (16-235), 2 full
     color_primaries: int  # FFmpeg's number; 2 not said
@@ -56,92 +63,156 @@ class VideoInfo:
     pixel_aspect: Fraction  # width of a pixel by its height, upright
 
 
+class VideoFile:
+    """An open video: what it says of itself, and one walk through its frames and its sound.
+
+    Frames are upright (rotation metadata applied) and in order of time. What is damaged or broken
+    off is left out.
+    """
+
+    def __init__(self, path: Path, *, with_sound: bool = False) -> None:
+        """Open the file and decode its first frame.
+
+        Args:
+            path: the file.
+            with_sound: whether ``frames`` also decodes the first audio stream.
+
+        Raises:
+            UserError: no such file, not media, no video stream, no frame in it that can be decoded,
+                or no audio stream where its sound is wanted.
+        """
+        self.path = path
+        with ExitStack() as opened:
+            container = opened.enter_context(open_media(path))
+            self._stream = video_stream(container, path)
+            self._stream.thread_type = "AUTO"
+            streams: list[av.AudioStream | av.VideoStream] = [self._stream]
+            self.audio_rate = self.audio_channels = 0
+            if with_sound:
+                sound = audio_stream(container, path)
+                self.audio_rate, self.audio_channels = sound.rate, sound.channels
+                streams.append(sound)
+            self._decoded = _decode(container.demux(streams))
+            self._early_sound: list[av.AudioFrame] = []  # decoded before the first frame
+            self._first = self._first_frame()
+            self.info = _describe(self._stream, self._first)
+            self._files = opened.pop_all()
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files.close()
+
+    def _first_frame(self) -> av.VideoFrame:
+        for decoded in self._decoded:
+            if isinstance(decoded, av.VideoFrame):
+                return decoded
+            self._early_sound.append(decoded)
+        raise UserError(f"{self.path}: no frame of its video stream can be decoded")
+
+    def frames(self, wav: WavWriter | None = None) -> Iterator[Frame]:
+        """All frames, once.
+
+        Args:
+            wav: takes the sound, from the first frame on.
+        """
+        sound = MonoConverter(self.info.start)
+        converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
+        with media_errors(self.path):
+            for decoded in chain(self._early_sound, [self._first], self._decoded):
+                if isinstance(decoded, av.VideoFrame):
+                    yield _upright(decoded, converter)
+                elif wav is not None:
+                    for block in sound.convert(decoded):
+                        wav.write(block)
+        if wav is not None:
+            for block in sound.flush():
+                wav.write(block)
+
+
 def probe(path: Path) -> VideoInfo:
-    """Read the properties of the first video stream.
+    """The properties of the first video stream.
 
     Raises:
         UserError: no such file, not media, or no video stream in it.
     """
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        first = next(_pictures(container, stream), None)
-        if first is None:
-            raise UserError(f"{path}: no frame of its video stream can be decoded")
-        turned, codec = _rotation(first), stream.codec_context
-        aspect = Fraction(stream.sample_aspect_ratio or 1)
-        length, unit = stream.duration, stream.time_base
-        said = (stream.guessed_rate, stream.average_rate, USUAL_FPS)
-        rate = next(rate for rate in said if rate is not None and 1 <= rate <= HIGHEST_FPS)
-        return VideoInfo(
-            fps=Fraction(rate),
-            mean_fps=Fraction(stream.average_rate or rate),
-            rotation=turned,
-            start=float(first.time or 0.0),
-            seconds=float(length * unit) if length is not None and unit is not None else None,
-            colorspace=int(first.colorspace),
-            color_range=int(first.color_range),
-            color_primaries=int(codec.color_primaries),
-            color_transfer=int(codec.color_trc),
-            pixel_aspect=1 / aspect if turned in (90, 270) else aspect,
-        )
-
-
-def first_picture(path: Path) -> float | None:
-    """Seconds of the file's clock at its first frame; None without a video, or for a cover only."""
-    with open_media(path) as container:
-        stream = next(iter(container.streams.video), None)
-        if stream is None or stream.disposition & Disposition.attached_pic:
-            return None
-        first = next(_pictures(container, stream), None)
-        return None if first is None else float(first.time or 0.0)
+    with VideoFile(path) as video:
+        return video.info
 
 
 def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
-    """Decode the first video stream, upright (rotation metadata applied), in order of time.
+    """Decode the first video stream, as ``VideoFile`` does.
 
     Args:
         path: the file.
-        since: seconds of the file's clock; pictures come from some moment before on.
+        since: seconds of the file's clock; frames come from some moment before it on.
 
     Raises:
-        UserError: as ``probe``.
+        UserError: as ``VideoFile``.
     """
     with open_media(path) as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        pictures = _pictures(container, stream)  # begins when the first is asked for
+        decoded = _decode(container.demux(stream))  # begins when the first frame is asked for
         if since is not None and stream.time_base is not None:
             container.seek(int(since / stream.time_base), stream=stream)
-            first = next(pictures, None)
+            first = next(decoded, None)
             if first is None or (first.time or 0.0) > since:  # an index may be wrong, or missing
                 yield from read_frames(path)
                 return
-            pictures = chain([first], pictures)
+            decoded = chain([first], decoded)
         converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
-        for picture in pictures:
-            image: np.ndarray = converter.reformat(picture, format="bgr24").to_ndarray()
-            turned = _rotation(picture)
-            if turned:
-                image = np.ascontiguousarray(np.rot90(image, turned // 90))
-            decoded = None if turned else picture
-            yield Frame(time=float(picture.time or 0.0), image=image, decoded=decoded)
+        for frame in decoded:
+            if isinstance(frame, av.VideoFrame):
+                yield _upright(frame, converter)
 
 
-def _pictures(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[av.VideoFrame]:
-    """All that can be decoded: a file may be damaged, or break off within a packet."""
-    for packet in container.demux(stream):
-        try:
-            pictures = packet.decode()
-        except av.error.InvalidDataError:
-            continue
-        yield from pictures
+def _decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    for packet in packets:
+        if packet.stream.type == "video":
+            yield from decode_video(packet)
+        else:
+            yield from packet.decode()
 
 
-def _rotation(picture: av.VideoFrame) -> int:
+def _describe(stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
+    rotation, codec = _rotation(first), stream.codec_context
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    length, unit = stream.duration, stream.time_base
+    announced = (stream.guessed_rate, stream.average_rate, USUAL_FPS)
+    rate = next(rate for rate in announced if rate is not None and 1 <= rate <= MAX_FPS)
+    return VideoInfo(
+        fps=Fraction(rate),
+        mean_fps=Fraction(stream.average_rate or rate),
+        rotation=rotation,
+        start=float(first.time or 0.0),
+        seconds=float(length * unit) if length is not None and unit is not None else None,
+        colorspace=int(first.colorspace),
+        color_range=int(first.color_range),
+        color_primaries=int(codec.color_primaries),
+        color_transfer=int(codec.color_trc),
+        pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
+    )
+
+
+def _upright(decoded: av.VideoFrame, converter: VideoReformatter) -> Frame:
+    image: np.ndarray = converter.reformat(decoded, format="bgr24").to_ndarray()
+    rotation = _rotation(decoded)
+    if rotation:
+        image = np.ascontiguousarray(np.rot90(image, rotation // 90))
+    time = float(decoded.time or 0.0)
+    return Frame(time=time, image=image, decoded=None if rotation else decoded)
+
+
+def _rotation(decoded: av.VideoFrame) -> int:
     """0, 90, 180 or 270 degrees, counter-clockwise."""
-    return round(picture.rotation / 90) % 4 * 90
+    return round(decoded.rotation / 90) % 4 * 90
 
 
 def is_image(path: Path) -> bool:
@@ -151,7 +222,11 @@ def is_image(path: Path) -> bool:
         UserError: no such file, or no media file at all.
     """
     with open_media(path) as container:
-        return container.format.name == "image2" or container.format.name.endswith("_pipe")
+        return _holds_image(container)
+
+
+def _holds_image(container: av.container.InputContainer) -> bool:
+    return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
 def is_video(path: Path) -> bool:
@@ -163,7 +238,8 @@ def is_video(path: Path) -> bool:
     if path.name.startswith(".") or not kind.startswith("video/"):
         return False
     try:
-        return has_stream(path, "video") and not is_image(path)
+        with open_media(path) as container:
+            return bool(container.streams.video) and not _holds_image(container)
     except UserError:
         return False
 
@@ -233,9 +309,3 @@ def at_rate(
     while previous is not None and (count + 0.5) * step <= previous_time + interval + 1e-6:
         yield previous
         count += 1
-
-
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise UserError(f"{path}: has no video stream")
-    return container.streams.video[0]

@@ -1,7 +1,7 @@
-"""One video to clips: detect, follow the face, crop, and write crops and audio.
+"""One video to clips: detect faces, follow one, write its crops and the sound.
 
-The pictures go by twice, so that the face can be chosen by the whole video while only a few
-pictures are held: once to look for faces, and once to cut. What fits into memory is decoded once.
+The frames go by twice, so that the face can be chosen by the whole video while only a few frames
+are held: first to detect faces, then to cut. What fits into memory is decoded once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,20 +23,31 @@ from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media import audio
-from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.audio import WavWriter, cut_wav, no_sound
+from wav2lip_npu.media.video_reader import (
+    VIDEO_SUFFIXES,
+    Frame,
+    VideoFile,
+    VideoInfo,
+    at_rate,
+    read_frames,
+)
 from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime.prefetch import prefetch
-from wav2lip_npu.tracking import shots as scenes
-from wav2lip_npu.tracking import smoothing as tracks
+from wav2lip_npu.tracking.boxes import to_pixels
+from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
+from wav2lip_npu.tracking.shots import mark_detection_frames
+from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
+from wav2lip_npu.tracking.tracker import Identity, Tracker, track_faces
 
-KEPT_BYTES = 2**27  # of pictures between the two passes: 128 MiB, a minute of LRS2
+MAX_KEPT_BYTES = 2**27  # of frames between the two passes: 128 MiB, a minute of LRS2
+QUEUED_FRAMES = 8  # that are decoded ahead
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
-MISSING = 0.2  # seconds of picture or sound that may be missing unnamed
-VARYING = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
+MISSING_SECONDS = 0.2  # of frames or sound that may be missing without a warning
+VARYING_RATE = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
 
 
-def cut_video(
+def process_video(
     source: Path,
     work: Path,
     report: ClipReport,
@@ -46,7 +56,7 @@ def cut_video(
 ) -> list[ClipReport]:
     """Cut one video into ``work``, a folder for each clip, named by its ``clip``.
 
-    In it are ``N.jpg`` for each frame N with the face and ``audio.wav``. A video that cannot be
+    In it are ``N.jpg`` for each frame N with the face, and ``audio.wav``. A video that cannot be
     used is reported, not raised, and leaves nothing.
 
     Args:
@@ -60,7 +70,7 @@ def cut_video(
         A report for each clip: one, unless ``--scene_cuts split`` makes several of its shots.
     """
     try:
-        return _cut(source, work, report, detector, config)
+        return _process(source, work, report, detector, config)
     except UserError as error:
         shutil.rmtree(work, ignore_errors=True)
         return [replace(report, rejected=str(error))]
@@ -69,248 +79,271 @@ def cut_video(
         raise
 
 
-def _cut(
+def _process(
     source: Path,
     work: Path,
     report: ClipReport,
     detector: face_detection.Detector,
     config: PreprocessConfig,
 ) -> list[ClipReport]:
-    info = video.probe(source)
-    rate, channels = audio.rate_and_channels(source)
     work.mkdir(parents=True)
-    with ThreadPoolExecutor(1) as beside:
-        blocks = audio.stream_audio(source, start=info.start)
-        sound = beside.submit(audio.write_wav, work / AUDIO, blocks)
-        pictures = Pictures(source)
-        survey = look(pictures.first(), detector, config)
-        samples = sound.result()
-    if survey.cuts and config.scene_cuts == "reject":
-        times = ", ".join(f"{frame / FPS:.2f}" for frame in survey.cuts[:5])
-        raise UserError(f"{source}: {len(survey.cuts)} scene cuts, at {times} s (--scene_cuts)")
-    followed = tracks.follow(survey.seen, survey.cuts)
-    if not followed:
-        raise UserError(f"{source}: no face in any of its {survey.frames} frames")
-    shots = _shots(report.clip, survey, followed, config)
-    _write_crops(pictures.second(), shots, work)
+    frames = TwoPassFrames(source)
+    with VideoFile(source, with_sound=True) as video:
+        wav = WavWriter(work / AUDIO)
+        first_pass = scan(frames.first_pass(video, wav), detector, config)
+        samples = wav.close()
+    if not samples:
+        raise no_sound(source)
+    if first_pass.cuts and config.scene_cuts == "reject":
+        times = ", ".join(f"{frame / FPS:.2f}" for frame in first_pass.cuts[:5])
+        raise UserError(f"{source}: {len(first_pass.cuts)} shot cuts, at {times} s (--scene_cuts)")
+    if not first_pass.tracks:
+        raise UserError(f"{source}: no face in any of its {first_pass.frames} frames")
+    cutouts = _choose_faces(report.clip, first_pass, config)
+    _write_crops(frames.second_pass(), cutouts, work)
     report = replace(
         report,
-        width=survey.width,
-        height=survey.height,
-        rotation=info.rotation,
-        fps_in=round(float(info.fps), 3),
-        shots=len(survey.cuts) + 1,
-        audio_rate=rate,
-        audio_channels=channels,
-        warnings=_about_file(source, info),
+        width=first_pass.width,
+        height=first_pass.height,
+        rotation=video.info.rotation,
+        fps_in=round(float(video.info.fps), 3),
+        shots=len(first_pass.cuts) + 1,
+        audio_rate=video.audio_rate,
+        audio_channels=video.audio_channels,
+        warnings=_file_warnings(source, video.info),
     )
-    if config.scene_cuts == "split" and survey.cuts:
-        reports = [_finish_shot(shot, source, work, report) for shot in shots]
+    if config.scene_cuts == "split" and first_pass.cuts:
+        reports = [_finish_shot(cutout, source, work, report) for cutout in cutouts]
         (work / AUDIO).unlink()
         return reports
     (work / AUDIO).rename(work / report.clip / AUDIO)
-    return [_finish_whole(shots[0], samples, info.seconds, report)]
+    return [_finish_whole(cutouts[0], samples, video.info.seconds, report)]
+
+
+class TwoPassFrames:
+    """The frames of a video at 25 per second, twice; see the module."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._kept: list[np.ndarray] = []
+        self._all_kept = True
+
+    def first_pass(self, video: VideoFile, wav: WavWriter) -> Iterator[Frame]:
+        """All frames, decoded in a thread beside; the sound goes into ``wav``."""
+        left = MAX_KEPT_BYTES
+        with closing(prefetch(at_rate(video.frames(wav), FPS), QUEUED_FRAMES)) as frames:
+            for frame in frames:
+                left -= frame.image.nbytes
+                if left >= 0:
+                    self._kept.append(frame.image)
+                else:
+                    self._all_kept = False
+                yield frame
+
+    def second_pass(self) -> Iterator[np.ndarray]:
+        """The images (h, w, 3) BGR of the same frames once more, for the last time."""
+        count = len(self._kept)
+        while self._kept:
+            yield self._kept.pop(0)
+        if not self._all_kept:
+            again = at_rate(read_frames(self._source), FPS)
+            with closing(prefetch(again, QUEUED_FRAMES)) as frames:
+                for frame in islice(frames, count, None):
+                    yield frame.image
 
 
 @dataclass(kw_only=True)
-class Survey:
-    """What the first pass saw."""
+class FirstPass:
+    """What the first pass found."""
 
-    seen: dict[int, np.ndarray] = field(default_factory=dict)  # frame → detections (n, 5)
+    # Who, in which shot → frame → box (4,). A face is not followed over a cut.
+    tracks: dict[tuple[Identity, int], dict[int, np.ndarray]] = field(default_factory=dict)
+    detected: set[int] = field(default_factory=set)  # frames that the detector was shown
     cuts: list[int] = field(default_factory=list)  # first frames of the shots but the first
     frames: int = 0
     width: int = 0
     height: int = 0
 
 
-def look(
-    images: Iterator[np.ndarray], detector: face_detection.Detector, config: PreprocessConfig
-) -> Survey:
-    """Look for faces and scene cuts."""
-    survey = Survey()
-    looked_at = _looked_at(images, config.detect_every, survey)
-    while batch := list(islice(looked_at, config.batch_size)):
-        found = detector.detect([image for _, image in batch])
-        survey.seen |= {number: boxes for (number, _), boxes in zip(batch, found, strict=True)}
-    return survey
+def scan(
+    frames: Iterator[Frame], detector: face_detection.Detector, config: PreprocessConfig
+) -> FirstPass:
+    """Find shot cuts, and follow every face through its shot."""
+    found = FirstPass()
+    marked = mark_detection_frames(frames, config.detect_every)
+    batched = BatchedDetector(detector=detector, batch_size=config.batch_size)
+    for tracked in track_faces(detect_faces(marked, batched), Tracker()):
+        number = tracked.marked.number
+        found.frames = number + 1
+        found.height, found.width = tracked.marked.frame.image.shape[:2]
+        if tracked.marked.starts_shot:
+            found.cuts.append(number)
+        if tracked.people is not None:
+            found.detected.add(number)
+            for identity, box in tracked.people.items():
+                found.tracks.setdefault((identity, tracked.shot), {})[number] = box
+    _join_same_people(found)
+    return found
 
 
-def _looked_at(
-    images: Iterator[np.ndarray], every: int, survey: Survey
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The pictures to look for faces in, with their numbers."""
-    for number, seen in enumerate(scenes.to_look_at(images, lambda image: image, every)):
-        survey.frames = number + 1
-        survey.height, survey.width = seen.item.shape[:2]
-        if seen.cut:
-            survey.cuts.append(number)
-        if seen.look:
-            yield number, seen.item
-
-
-class Pictures:
-    """The pictures of a video at 25 a second, twice; see the module."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self._kept: list[np.ndarray] = []
-        self._all_kept = True
-
-    def first(self) -> Iterator[np.ndarray]:
-        """All pictures, (h, w, 3) BGR, decoded in a thread beside."""
-        left = KEPT_BYTES
-        for image in self._decode():
-            left -= image.nbytes
-            if left >= 0:
-                self._kept.append(image)
-            else:
-                self._all_kept = False
-            yield image
-
-    def second(self) -> Iterator[np.ndarray]:
-        """The same once more, for the last time."""
-        count = len(self._kept)
-        while self._kept:
-            yield self._kept.pop(0)
-        if not self._all_kept:
-            yield from islice(self._decode(), count, None)
-
-    def _decode(self) -> Iterator[np.ndarray]:
-        frames = video.at_rate(video.read_frames(self.source), FPS)
-        with closing(prefetch((frame.image for frame in frames), 8)) as images:
-            yield from images
+def _join_same_people(found: FirstPass) -> None:
+    """Give the boxes of newcomers to whom they turned out to be."""
+    for (identity, shot), boxes in list(found.tracks.items()):
+        person = identity.resolved()
+        if person is not identity:
+            del found.tracks[identity, shot]
+            own = found.tracks.get((person, shot), {})
+            found.tracks[person, shot] = dict(sorted((boxes | own).items()))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """A stretch of a video that becomes a clip."""
+class Cutout:
+    """A stretch of a video that becomes a clip: a shot, or the whole video."""
 
     clip: str
     start: int  # first frame
     stop: int  # the one after the last
     boxes: dict[int, Box]  # frame → where its crop is
-    faces: int  # people in it, about
+    people: int
 
 
-def _shots(
-    clip: str, survey: Survey, followed: list[tracks.Track], config: PreprocessConfig
-) -> list[Shot]:
+def _choose_faces(clip: str, found: FirstPass, config: PreprocessConfig) -> list[Cutout]:
     """The whole video, or its shots, each with the face that is largest over it."""
-    split = config.scene_cuts == "split" and survey.cuts
-    starts = [0, *survey.cuts] if split else [0]
-    stops = [*starts[1:], survey.frames]
-    shots = []
-    for number, (start, stop) in enumerate(zip(starts, stops, strict=True), start=1):
-        inside = [
-            tracks.filled(track, config.detect_every)
-            for track in followed
-            if start <= track.last < stop
-        ]
-        main = max(inside, key=lambda track: track.size, default=None)
-        shots.append(
-            Shot(
-                clip=f"{clip}-shot{number}" if split else clip,
+    split = config.scene_cuts == "split" and found.cuts
+    starts = [0, *found.cuts] if split else [0]
+    stops = [*starts[1:], found.frames]
+    cutouts = []
+    for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        tracks = {
+            track: _complete(boxes, found.detected)
+            for track, boxes in found.tracks.items()
+            if not split or track[1] == number
+        }
+        main = max(tracks, key=lambda track: _total_area(tracks[track]), default=None)
+        boxes = {} if main is None else _crop_boxes(tracks[main], found, config)
+        people = {
+            track[0]
+            for track, faces in tracks.items()
+            if track == main or sum(face.box is not None for face in faces) >= MIN_FRAMES
+        }
+        cutouts.append(
+            Cutout(
+                clip=f"{clip}-shot{number + 1}" if split else clip,
                 start=start,
                 stop=stop,
-                boxes=_boxes(main, start, stop, config) if main else {},
-                faces=sum(track is main or len(track.boxes) >= MIN_FRAMES for track in inside),
+                boxes=boxes,
+                people=len(people),
             )
         )
-    return shots
+    return cutouts
 
 
-def _boxes(track: tracks.Track, start: int, stop: int, config: PreprocessConfig) -> dict[int, Box]:
-    """A face's boxes in whole pixels, smoothed if asked for."""
-    places = (
-        (frame, face_detection.in_pixels(track.boxes[frame]) if frame in track.boxes else None)
-        for frame in range(start, stop)
+def _complete(boxes: dict[int, np.ndarray], detected: set[int]) -> list[FaceBox[int]]:
+    """A face's boxes from its first frame to its last, interpolated between detections."""
+    frames = range(min(boxes), max(boxes) + 1)
+    faces = (
+        FaceBox(item=n, starts_shot=False, detected=n in detected, box=boxes.get(n)) for n in frames
     )
-    located = tracks.smoothed(places) if config.smooth_boxes else places
-    return {frame: box for frame, box in located if box is not None}
+    return list(interpolate_boxes(faces))
 
 
-def _write_crops(images: Iterator[np.ndarray], shots: list[Shot], work: Path) -> None:
-    waiting = deque(shots)
+def _total_area(faces: list[FaceBox[int]]) -> float:
+    """The boxes' areas together, in pixels: most for the face that is there largest and longest."""
+    boxes = np.stack([face.box for face in faces if face.box is not None])
+    return float((boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum())
+
+
+def _crop_boxes(
+    faces: list[FaceBox[int]], found: FirstPass, config: PreprocessConfig
+) -> dict[int, Box]:
+    size = (found.width, found.height)
+    boxes = ((face, None if face.box is None else to_pixels(face.box, size)) for face in faces)
+    smoothed = smooth_boxes(boxes, "centred" if config.smooth_boxes else "none")
+    return {face.item: box for face, box in smoothed if box is not None}
+
+
+def _write_crops(images: Iterator[np.ndarray], cutouts: list[Cutout], work: Path) -> None:
+    waiting = deque(cutouts)
     for number, image in enumerate(images):
         while number >= waiting[0].stop:
             waiting.popleft()
-        shot = waiting[0]
-        if number == shot.start:
-            (work / shot.clip).mkdir(parents=True)
-        if (box := shot.boxes.get(number)) is not None:
+        cutout = waiting[0]
+        if number == cutout.start:
+            (work / cutout.clip).mkdir(parents=True)
+        if (box := cutout.boxes.get(number)) is not None:
             x1, y1, x2, y2 = box
-            path = work / shot.clip / f"{number - shot.start}.jpg"
-            if not cv2.imwrite(str(path), image[y1:y2, x1:x2]):
-                raise OSError(f"{path}: cannot be written")
+            _, jpeg = cv2.imencode(".jpg", image[y1:y2, x1:x2])
+            (work / cutout.clip / f"{number - cutout.start}.jpg").write_bytes(jpeg.tobytes())
 
 
-def _finish_shot(shot: Shot, source: Path, work: Path, report: ClipReport) -> ClipReport:
-    """Cut the sound of a shot, and tell of it; one without a face leaves nothing."""
-    folder = work / shot.clip
-    if not shot.boxes:
+def _finish_shot(cutout: Cutout, source: Path, work: Path, report: ClipReport) -> ClipReport:
+    """Cut the sound of a shot, and report it; one without a face leaves nothing."""
+    folder = work / cutout.clip
+    if not cutout.boxes:
         shutil.rmtree(folder)
-        times = f"{shot.start / FPS:.2f} to {shot.stop / FPS:.2f} s"
+        times = f"{cutout.start / FPS:.2f} to {cutout.stop / FPS:.2f} s"
         rejected = f"{source}: no face in the shot from {times}"
-        return replace(report, clip=shot.clip, first_frame=shot.start, rejected=rejected)
-    start, stop = shot.start * SAMPLES_PER_FRAME, shot.stop * SAMPLES_PER_FRAME
-    samples = audio.cut_wav(work / AUDIO, folder / AUDIO, start, stop)
-    return _measured(report, shot, samples)
+        return replace(report, clip=cutout.clip, first_frame=cutout.start, rejected=rejected)
+    start, stop = cutout.start * SAMPLES_PER_FRAME, cutout.stop * SAMPLES_PER_FRAME
+    samples = cut_wav(work / AUDIO, folder / AUDIO, start, stop)
+    return _with_measures(report, cutout, samples)
 
 
 def _finish_whole(
-    shot: Shot, samples: int, announced: float | None, report: ClipReport
+    cutout: Cutout, samples: int, announced: float | None, report: ClipReport
 ) -> ClipReport:
-    """Tell of a clip that is the whole video."""
-    report = _measured(report, shot, samples)
+    """Report a clip that is the whole video."""
+    report = _with_measures(report, cutout, samples)
     seconds, warnings = report.frames / FPS, []
-    if announced is not None and announced - seconds > MISSING:
-        told = f"{seconds:.2f} s of the {announced:.2f} s that its header tells"
-        warnings.append(f"truncated: {told}")
+    if announced is not None and announced - seconds > MISSING_SECONDS:
+        warnings.append(
+            f"truncated: {seconds:.2f} s of the {announced:.2f} s that its header tells"
+        )
     if report.shots > 1:
         warnings.append(f"{report.shots} shots: the face that is largest over all was taken")
     return replace(report, warnings=[*report.warnings, *warnings])
 
 
-def _measured(report: ClipReport, shot: Shot, samples: int) -> ClipReport:
-    sides = np.array([(x2 - x1, y2 - y1) for x1, y1, x2, y2 in shot.boxes.values()])
+def _with_measures(report: ClipReport, cutout: Cutout, samples: int) -> ClipReport:
+    sides = np.array([(x2 - x1, y2 - y1) for x1, y1, x2, y2 in cutout.boxes.values()])
     width, height = sides.mean(axis=0).round(1).tolist()
     report = replace(
         report,
-        clip=shot.clip,
-        first_frame=shot.start,
-        frames=shot.stop - shot.start,
-        faces=len(shot.boxes),
-        people=shot.faces,
+        clip=cutout.clip,
+        first_frame=cutout.start,
+        frames=cutout.stop - cutout.start,
+        faces=len(cutout.boxes),
+        people=cutout.people,
         box_width=width,
         box_height=height,
         box_smallest=int(sides[:, 1].min()),
         box_largest=int(sides[:, 1].max()),
         audio_seconds=round(samples / SAMPLE_RATE, 3),
     )
-    return replace(report, warnings=[*report.warnings, *_about_clip(report)])
+    return replace(report, warnings=[*report.warnings, *_clip_warnings(report)])
 
 
-def _about_file(source: Path, info: video.VideoInfo) -> list[str]:
+def _file_warnings(source: Path, info: VideoInfo) -> list[str]:
     """What a user should know of a video that is used."""
-    found = []
-    if source.suffix.lower() not in video.VIDEO_SUFFIXES:
-        found.append(f"{source.name}: no video by its suffix, but by its content")
-    if abs(info.mean_fps / info.fps - 1) > VARYING:
+    warnings = []
+    if source.suffix.lower() not in VIDEO_SUFFIXES:
+        warnings.append(f"{source.name}: no video by its suffix, but by its content")
+    if abs(info.mean_fps / info.fps - 1) > VARYING_RATE:
         mean, finest = float(info.mean_fps), float(info.fps)
-        found.append(f"the frame rate varies: {mean:.2f} on the mean, {finest:.2f} at its finest")
-    return found
+        warnings.append(f"the frame rate varies: mean {mean:.2f}, at its finest {finest:.2f}")
+    return warnings
 
 
-def _about_clip(report: ClipReport) -> list[str]:
+def _clip_warnings(report: ClipReport) -> list[str]:
     """What a user should know of a clip that is kept."""
     missing = report.frames / FPS - report.audio_seconds
-    found = []
-    if missing > MISSING:
-        found.append(f"the sound ends {missing:.2f} s before the picture")
+    warnings = []
+    if missing > MISSING_SECONDS:
+        warnings.append(f"the sound ends {missing:.2f} s before the picture")
     if report.audio_rate < SAMPLE_RATE:
-        found.append(f"the sound has {report.audio_rate} Hz: nothing above half of that is in it")
+        warnings.append(f"the sound has {report.audio_rate} Hz: it lacks all above half of that")
     if report.people > 1:
-        found.append(f"{report.people} faces: the one that is largest over the clip was taken")
+        warnings.append(f"{report.people} faces: the one that is largest over the clip was taken")
     if report.faces < MIN_FRAMES:
-        found.append(f"{report.faces} crops: training leaves out clips of less than {MIN_FRAMES}")
-    return found
+        warnings.append(f"{report.faces} crops: training skips clips of less than {MIN_FRAMES}")
+    return warnings

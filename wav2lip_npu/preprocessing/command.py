@@ -1,8 +1,8 @@
 """Videos to training data: face crops at 25 frames a second, and 16 kHz audio.
 
-Worker processes cut clips in ``.partial`` (see ``cutting``); this one writes the report of each and
-then moves it to its place. So a clip is there whole or not at all, and its report before it, and a
-run that was killed at any moment is continued to what one run would have made.
+Worker processes cut clips in ``.partial`` (see ``clip``); this one writes the report of each and
+then moves it to its place. So a clip is there whole or not at all, and its report before it. A run
+that was killed at any moment is continued to what one run would have made.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.config_base import CPU
 from wav2lip_npu.data.clips import AUDIO
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES, is_video
 from wav2lip_npu.preprocessing import report
-from wav2lip_npu.preprocessing.clip import cut_video
+from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
-from wav2lip_npu.runtime import device, distributed
+from wav2lip_npu.runtime import distributed, threads
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.files import publish_folder, write_text
+from wav2lip_npu.tracking.detection import open_detector
 
 OPTIONS = "preprocess_options.json"  # what decides the crops
 PARTIAL = ".partial"  # where clips are before they are published
-WORKER_TIMEOUT = timedelta(days=30)  # of the first process of several, which ends last
-WORKERS_ON_CARD = 4  # clips at the same time on a card: one is decoded while another is looked at
+WORKER_TIMEOUT = timedelta(days=30)  # for which processes of one run wait for the slowest
+WORKERS_PER_CARD = 4  # clips at the same time: while one is decoded, another is on the card
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +61,10 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     """
     sources = find_videos(config.data_root)
     root = config.preprocessed_root
-    place = device.Device.open(config.device, config.precision)
-    detector = _open_detector(config, place).name
-    workers = _choose_workers(config, place, detector)
-    with distributed.join(place, timeout=WORKER_TIMEOUT) as world:
+    device = Device.open(config.device, config.precision)
+    detector = _choose_detector(config)
+    workers = _choose_workers(config, device, detector)
+    with distributed.join(device, timeout=WORKER_TIMEOUT) as world:
         with world.main_first():
             if world.is_main:
                 _check_options(config, detector)
@@ -71,7 +74,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
         share = dict(islice(sources.items(), world.rank, None, world.size))
         if world.size > 1:
             log.info("%d videos, %d for each of %d processes", len(sources), len(share), world.size)
-        _cut_share(share, former, config, workers, world)
+        _process_share(share, former, config, workers, world)
         world.barrier()
         if not world.is_main:
             return []
@@ -95,14 +98,14 @@ def find_videos(root: Path) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     by_clip: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file() and video.is_video(path):
+        if path.is_file() and is_video(path):
             source = path.relative_to(root)
             clip = source.with_suffix("").as_posix()
             if clip in by_clip:
                 raise UserError(f"{path} and {by_clip[clip]}: would both become {clip}; rename one")
             by_clip[clip] = videos[source.as_posix()] = path
     if not videos:
-        kinds = " ".join(sorted(video.VIDEO_SUFFIXES))
+        kinds = " ".join(sorted(VIDEO_SUFFIXES))
         raise UserError(f"--data_root {root}: no video in it, at any depth ({kinds})")
     return videos
 
@@ -113,51 +116,69 @@ def _check_options(config: PreprocessConfig, detector: str) -> None:
     Raises:
         UserError: the clips there were cut with other options.
     """
-    names = ("detect_every", "smooth_boxes", "scene_cuts")
-    options = {"detector": detector, **{name: getattr(config, name) for name in names}}
+    options = {
+        "detector": detector,
+        "detect_every": config.detect_every,
+        # Before, true was an average over the next four frames: other crops.
+        "smooth_boxes": "centred" if config.smooth_boxes else False,
+        "scene_cuts": config.scene_cuts,
+    }
     if detector == "s3fd":
         options["precision"] = config.precision
     path = config.preprocessed_root / OPTIONS
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(options, indent=2) + "\n")
         return
     former = json.loads(path.read_text(encoding="utf-8"))
     for name in sorted(former.keys() | options.keys()):
         if former.get(name) != options.get(name):
             raise UserError(
                 f"--preprocessed_root {path.parent}: its clips were cut with --{name} "
-                f"{former.get(name)}, not {options.get(name)}; give that, or another folder"
+                f"{_spelled(former.get(name))}, not {_spelled(options.get(name))}; give that, or "
+                "another folder"
             )
 
 
-def _choose_workers(config: PreprocessConfig, place: device.Device, detector: str) -> list[int]:
-    """A worker for each clip to be cut at the same time: how many cards from ``place`` its card is.
+def _spelled(value: object) -> object:
+    """An entry of the options file as on the command line."""
+    if value is True:
+        return "True of an earlier version, which averaged the next four frames"
+    return True if value == "centred" else value
+
+
+def _choose_detector(config: PreprocessConfig) -> str:
+    """The detector's name; its weights are fetched here if need be, but loaded in the workers."""
+    try:
+        return face_detection.choose_detector(config.detector, config.s3fd)[0]
+    except face_detection.FaceDetectionError as error:
+        raise UserError(str(error)) from error
+
+
+def _choose_workers(config: PreprocessConfig, device: Device, detector: str) -> list[int]:
+    """A worker for each clip to be cut at the same time: how far its card is from ``device``.
 
     Raises:
         UserError: ``--devices`` names a card that is not there, or that is another process's.
     """
-    kind = place.torch_device.type
+    kind = device.torch_device.type
     if detector != "s3fd" or kind == CPU:
-        workers = config.num_workers or device.share_of_cores()
+        workers = config.num_workers or threads.share_of_cores()
         log.info("face detector: %s on cpu, clips at the same time: %d", detector, workers)
         return [0] * workers
     if config.devices and ":" in config.device:
         raise UserError(f"--devices {config.devices}: has no effect with --device {config.device}")
     for number in config.cards if config.devices else []:
-        device.Device.open(f"{kind}:{number}")
+        Device.open(f"{kind}:{number}")
     cards = config.cards
-    workers = config.num_workers or min(device.share_of_cores(), WORKERS_ON_CARD * len(cards))
+    workers = config.num_workers or min(threads.share_of_cores(), WORKERS_PER_CARD * len(cards))
     log.info(
         "face detector: %s on %s (%s), cards: %d, clips at the same time: %d",
-        detector, kind, place.reason, len(cards), max(workers, len(cards)),
+        detector, kind, device.reason, len(cards), max(workers, len(cards)),
     )  # fmt: skip
     return [cards[number % len(cards)] for number in range(max(workers, len(cards)))]
 
 
-def _cut_share(
+def _process_share(
     sources: Mapping[str, Path],
     former: Reports,
     config: PreprocessConfig,
@@ -185,8 +206,8 @@ def _cut_share(
             todo.append(described)
     log.info("%d videos, %d of them done already", len(sources), len(sources) - len(todo))
     work = root / PARTIAL / str(os.getpid())
-    cut = _cut_all(todo, work, config, workers)
-    for reports in tqdm(cut, total=len(todo), unit="clip", disable=world.hide_progress):
+    done = _process_all(todo, work, config, workers)
+    for reports in tqdm(done, total=len(todo), unit="clip", disable=world.hide_progress):
         _publish(reports, former.get(reports[0].source, []), work, root, path)
 
 
@@ -202,13 +223,12 @@ def _publish(
     for entry in reports:
         if entry.rejected is None:
             target = root / entry.clip
-            shutil.rmtree(target, ignore_errors=True)  # the rest of a cut that was interrupted
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (folder / entry.clip).rename(target)
+            shutil.rmtree(target, ignore_errors=True)  # of a run that was interrupted
+            publish_folder(folder / entry.clip, target)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cut_all(
+def _process_all(
     todo: list[ClipReport], work: Path, config: PreprocessConfig, workers: list[int]
 ) -> Iterator[list[ClipReport]]:
     """Cut videos in worker processes and give the reports of each as it is done."""
@@ -221,13 +241,13 @@ def _cut_all(
     start = (config, len(workers), cards)
     pool = ProcessPoolExecutor(len(workers), context, _Worker.start, start)
     try:
-        jobs = [pool.submit(_Worker.cut, entry, work) for entry in todo]
+        jobs = [pool.submit(_Worker.process, entry, work) for entry in todo]
         for job in as_completed(jobs):
             yield job.result()
     except BrokenProcessPool:
         raise UserError(
-            "a process that cuts clips was killed, for want of memory perhaps: run again, which "
-            f"goes on from here, with --num_workers below {len(workers)}"
+            "a process that cuts clips was killed, possibly out of memory: run again, which goes "
+            f"on from here, with --num_workers below {len(workers)}"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -237,27 +257,22 @@ class _Worker:
     """What a worker process keeps between clips."""
 
     config: PreprocessConfig
-    detector: face_detection.Detector
+    card_offset: int
+    detector: face_detection.Detector | None
 
     @classmethod
     def start(cls, config: PreprocessConfig, workers: int, cards: multiprocessing.Queue) -> None:
-        distributed.follow_parent()  # which lets a worker finish its clip
-        device.limit_threads(workers)
+        distributed.end_with_parent()  # which lets a worker finish its clip
+        threads.limit_threads(workers)
         cls.config = config
-        place = device.Device.open(config.device, config.precision).with_index_offset(cards.get())
-        cls.detector = _open_detector(config, place)
+        cls.card_offset = cards.get()
+        cls.detector = None
 
     @classmethod
-    def cut(cls, entry: ClipReport, work: Path) -> list[ClipReport]:
+    def process(cls, entry: ClipReport, work: Path) -> list[ClipReport]:
+        if cls.detector is None:  # here, so that its error reaches the parent as it is
+            device = Device.open(cls.config.device, cls.config.precision)
+            device = device.with_index_offset(cls.card_offset)
+            cls.detector = open_detector(cls.config, device)
         source = cls.config.data_root / entry.source
-        return cut_video(source, work / entry.source, entry, cls.detector, cls.config)
-
-
-def _open_detector(config: PreprocessConfig, place: device.Device) -> face_detection.Detector:
-    return face_detection.open_detector(
-        config.detector,
-        device=place.torch_device,
-        s3fd_weights=config.s3fd,
-        fixed_batches=place.wants_fixed_shapes,
-        dtype=place.dtype,
-    )
+        return process_video(source, work / entry.source, entry, cls.detector, cls.config)

@@ -15,6 +15,7 @@ import numpy as np
 from wav2lip_npu.constants import FACE_SIZE, FPS
 from wav2lip_npu.data.clips import AUDIO, load_crops
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.files import write_image, write_text
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
@@ -95,11 +96,9 @@ def merge_reports(root: Path) -> dict[str, list[ClipReport]]:
     for part in parts:
         reports |= read_reports(part)
     if reports or path.exists():
-        partial = path.with_suffix(".partial")
         every = [report for of_video in reports.values() for report in of_video]
         text = "".join(map(_line, sorted(every, key=lambda report: report.clip)))
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     for part in parts:
         part.unlink()
     return reports
@@ -169,4 +168,4 @@ def draw_sheet(clips: Sequence[str], root: Path) -> None:
         cv2.putText(title, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
         rows += [title, np.concatenate(list(crops), axis=1)]
     if rows:
-        cv2.imwrite(str(root / SHEET), np.concatenate(rows))
+        write_image(root / SHEET, np.concatenate(rows))

@@ -1,6 +1,6 @@
-"""The one module that knows devices: choice, precision, memory format, seeds.
+"""The only module that runs code for a kind of device: choice, precision, memory format, seeds.
 
-Imports torch only when a device is opened, so that ``--help`` and option errors come at once.
+It imports torch only when a device is opened, so that ``--help`` and option errors come at once.
 """
 
 from __future__ import annotations
@@ -16,39 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 from wav2lip_npu.config_base import CPU, CUDA, NPU, check_device_name
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.threads import local_processes
 
 if TYPE_CHECKING:
     import torch
 
-HEAP_GROWTH = 2**28  # bytes by which memory that is held grows, see ``tune_malloc``
-SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # CANN's, where it is installed by default
+SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # of CANN's default installation
+MALLOC_TOP_PAD_BYTES = 2**28  # by which the heap grows at a time, see ``tune_malloc``
+MAX_CPU_GENERATOR_BATCH = 8  # larger ones are hardly faster, and each frame takes 10 MB or more
 
 
 def disable_torch_npu_autoload() -> None:
-    """Keep ``import torch`` from loading torch_npu by itself.
+    """Keep ``import torch`` from loading torch_npu by itself. Call it before torch is imported.
 
-    torch from 2.5 on does that, and the import fails as a whole where torch_npu is installed and
-    CANN is not. Here torch_npu is imported when an NPU is asked for, and its failure explained.
+    Since version 2.5 torch does so, and its import fails where torch_npu is installed without CANN.
+    ``Device.open`` imports torch_npu when an NPU is asked for, and explains a failure.
     """
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 
-def yield_cores() -> None:
-    """Have torch's threads on a CPU sleep, not spin, while they wait; before torch is imported.
-
-    Where other stages work beside the network, as in ``infer``, spinning takes their time. A
-    training has the cores to itself, and would be slower by a tenth.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device that is there, and how the networks run on it."""
+    """A device that works, and the arithmetic of the networks on it."""
 
     torch_device: torch.device
-    dtype: torch.dtype | None  # of autocast; None is plain fp32
-    reason: str  # why this device and this precision, for the log
+    dtype: torch.dtype | None  # of autocast; None: fp32
+    reason: str  # of the choice of device and precision, for the log
 
     @classmethod
     def open(cls, name: str = "auto", precision: str = "fp32") -> Device:
@@ -56,11 +49,11 @@ class Device:
 
         Args:
             name: see ``check_device_name``; "auto" takes the first of NPU, CUDA and CPU that works.
-            precision: one of PRECISIONS; "auto" is bf16 where the device computes in it natively,
-                else fp16 on an accelerator, else fp32.
+            precision: one of PRECISIONS; "auto" is bf16 if the device supports it natively, else
+                fp16 on an accelerator, else fp32.
 
         Raises:
-            UserError: the device is not there (with the reason), or cannot do the precision.
+            UserError: the device cannot be used (with the reason), or not with this precision.
         """
         import torch
 
@@ -75,7 +68,7 @@ class Device:
         return cls(torch_device=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context for the forward passes of networks; losses belong outside it."""
+        """The context for forward passes of networks; compute losses outside of it."""
         import torch
 
         if self.dtype is None:
@@ -83,18 +76,18 @@ class Device:
         return torch.autocast(self.torch_device.type, dtype=self.dtype)
 
     def scaler(self) -> Any:
-        """A gradient scaler, which does nothing unless the precision is fp16."""
+        """A gradient scaler; it does nothing unless the precision is fp16."""
         import torch
 
         enabled = self.dtype is torch.float16
         if hasattr(torch.amp, "GradScaler"):  # torch 2.3
             return torch.amp.GradScaler(self.torch_device.type, enabled=enabled)
-        module = self._module or torch.cuda  # which does nothing where it is not enabled
+        module = self._module or torch.cuda  # a disabled scaler of CUDA works everywhere
         return module.amp.GradScaler(enabled=enabled)
 
     @property
     def has_fused_adam(self) -> bool:
-        """Whether Adam's step is one kernel here, which can be told on the device not to step."""
+        """Whether this device has the fused Adam, which can skip a step without the CPU's help."""
         import torch
 
         if self.torch_device.type == NPU:
@@ -106,62 +99,63 @@ class Device:
         return True
 
     def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Move a network here, in the memory format that suits convolutions on this device."""
+        """Move a network to this device, in the memory format that is fastest for convolutions."""
         import torch
 
-        if self.torch_device.type == "npu":  # has formats of its own
+        if self.torch_device.type == NPU:  # it has memory formats of its own
             return network.to(self.torch_device)
         network = network.to(self.torch_device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Move a batch here, without waiting for it."""
+        """Move a batch to this device without waiting for the copy."""
         return {key: part.to(self.torch_device, non_blocking=True) for key, part in batch.items()}
 
     def prefetch(
         self, batches: Iterable[dict[str, torch.Tensor]]
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches moved here, each asked for before the work on the one before it begins."""
-        if self.torch_device.type == CPU:  # nothing to move, and a batch more in memory
+        """Yield batches on this device; the next one is copied while the caller uses this one."""
+        if self.torch_device.type == CPU:  # nothing to copy; a second batch would only take memory
             yield from map(self.to_device, batches)
             return
-        coming: dict[str, torch.Tensor] | None = None
+        next_batch: dict[str, torch.Tensor] | None = None
         for batch in batches:
-            ready, coming = coming, self.to_device(batch)
-            if ready is not None:
-                yield ready
-        if coming is not None:
-            yield coming
+            current, next_batch = next_batch, self.to_device(batch)
+            if current is not None:
+                yield current
+        if next_batch is not None:
+            yield next_batch
 
     def tune_malloc(self) -> None:
-        """Have this process keep memory that tensors have freed for those to come.
+        """Let this process keep the memory of freed CPU tensors for later ones.
 
-        Accelerators do so by themselves. On a CPU with the GNU C library a step of the generator
-        gives gigabytes back to the system and takes them again, page by page, which is a quarter of
-        its time (``benchmarks/README.md``).
+        Without this, on a CPU with the GNU C library, a training step of the generator returns
+        gigabytes to the system and gets them back page by page: a quarter of its time (see
+        ``benchmarks/README.md``). It changes the whole process, so only the command line calls it.
         """
         if self.torch_device.type != CPU:
             return
         import ctypes
 
-        # malloc.h's M_MMAP_MAX: no blocks of their own; M_TRIM_THRESHOLD: never; M_TOP_PAD.
+        # malloc.h's M_MMAP_MAX: use the heap only; M_TRIM_THRESHOLD: never shrink it; M_TOP_PAD.
         mallopt = getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None)
         if mallopt is not None:
-            for parameter, value in ((-4, 0), (-1, -1), (-2, HEAP_GROWTH)):
+            for parameter, value in ((-4, 0), (-1, -1), (-2, MALLOC_TOP_PAD_BYTES)):
                 mallopt(parameter, value)
 
     def measured_matmul_flops(self) -> float:
-        """Floating-point operations a second of large matrix multiplications, as measured now."""
+        """Floating-point operations per second of large matrix products, measured now."""
         import torch
 
         size, seconds = 512, 0.0
-        while seconds < 0.01 and size < 8192:  # small ones do not reach a device's full speed
+        while seconds < 0.01 and size < 8192:  # small products do not reach the full speed
             size *= 2
             matrix = torch.ones(size, size, device=self.torch_device, dtype=self.dtype)
-            seconds = min(self._seconds_of_product(matrix) for _ in range(4))  # others may disturb
+            # The fastest of four: other programs may slow some of them down.
+            seconds = min(self._matmul_seconds(matrix) for _ in range(4))
         return 2 * size**3 / seconds
 
-    def _seconds_of_product(self, matrix: torch.Tensor) -> float:
+    def _matmul_seconds(self, matrix: torch.Tensor) -> float:
         self.synchronize()
         started = time.perf_counter()
         _ = matrix @ matrix
@@ -169,41 +163,41 @@ class Device:
         return time.perf_counter() - started
 
     def copy_to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy of a tensor here, also where it came from here: it may have been a file."""
+        """A copy of a tensor on this device, even if it is here: it may be a mapped file."""
         return tensor.to(self.torch_device, copy=True)
 
     def with_index_offset(self, cards: int) -> Device:
-        """The same settings so many cards further on; a CPU is one."""
+        """This device with its index raised by ``cards``; a CPU is returned unchanged."""
         import torch
 
         if self.torch_device.type == CPU:
             return self
-        number = self.torch_device.index + cards
-        return replace(self, torch_device=torch.device(self.torch_device.type, number))
+        index = self.torch_device.index + cards
+        return replace(self, torch_device=torch.device(self.torch_device.type, index))
 
     @property
     def onnx_providers(self) -> list[str]:
-        """What ONNX Runtime should compute with, the first that it has."""
+        """Execution providers for ONNX Runtime, the preferred one first."""
         own = {NPU: "CANNExecutionProvider", CUDA: "CUDAExecutionProvider"}
         return [*filter(None, [own.get(self.torch_device.type)]), "CPUExecutionProvider"]
 
     @property
     def backend(self) -> str:
-        """How processes exchange tensors: those of the device, and those of the CPU."""
+        """torch.distributed's backends for tensors of the CPU and of this device."""
         library = {NPU: "hccl", CUDA: "nccl"}.get(self.torch_device.type)
         return f"cpu:gloo,{self.torch_device.type}:{library}" if library else "gloo"
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until the device has finished all its work."""
         if self._module:
             self._module.synchronize(self.torch_device)
 
     def peak_memory(self) -> int | None:
-        """The most bytes that tensors have had on this card so far; None on a CPU."""
+        """Peak memory of tensors on this card so far, in bytes; None on a CPU."""
         return self._module.max_memory_allocated(self.torch_device) if self._module else None
 
     def free_memory(self) -> int | None:
-        """Bytes that are free on this card, or on this machine; None where nobody tells."""
+        """Free memory of this card, or of this machine, in bytes; None if it is unknown."""
         if self._module:
             return self._module.mem_get_info(self.torch_device)[0]
         table = Path("/proc/meminfo")
@@ -238,65 +232,36 @@ class Device:
 
     @property
     def wants_fixed_shapes(self) -> bool:
-        """Whether a new batch shape costs a compilation."""
-        return self.torch_device.type == "npu"
+        """Whether each new batch shape costs a compilation."""
+        return self.torch_device.type == NPU
 
     @property
-    def frames_at_once(self) -> int | None:
-        """How many frames the generator should draw together; None: as many as there are.
-
-        On a CPU more than these are hardly faster, and each takes 10 MB or more.
-        """
-        return 8 if self.torch_device.type == CPU else None
+    def max_generator_batch(self) -> int | None:
+        """The largest useful batch of the generator, in frames; None: no limit."""
+        return MAX_CPU_GENERATOR_BATCH if self.torch_device.type == CPU else None
 
     @property
     def has_onednn(self) -> bool:
-        """Whether convolutions are Intel's oneDNN's, which does more in one operation."""
+        """Whether convolutions run in Intel's oneDNN, which can fuse them with other operations."""
         import torch
 
         return self.torch_device.type == CPU and torch.backends.mkldnn.is_available()
 
     @property
     def pins_memory(self) -> bool:
-        """Whether batches should be loaded into page-locked memory, for transfer beside work."""
-        return self.torch_device.type != "cpu"
-
-
-def local_processes() -> int:
-    """How many processes of this run are on this machine, as torchrun tells."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def usable_cores() -> int:
-    """Processor cores for this process, which in a container are fewer than the machine's."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def share_of_cores(processes: int = 1) -> int:
-    """The cores for each of ``processes`` that this process, like its peers here, has working."""
-    return max(1, usable_cores() // (processes * local_processes()))
-
-
-def limit_threads(processes: int = 1) -> None:
-    """Leave this process its share of the cores, see ``share_of_cores``."""
-    import cv2
-    import torch
-
-    share = share_of_cores(processes)
-    torch.set_num_threads(share)
-    cv2.setNumThreads(share)
+        """Whether to load batches into page-locked memory, for copies during computation."""
+        return self.torch_device.type != CPU
 
 
 def seed(value: int) -> None:
-    """Seed torch's generators on every device."""
+    """Seed torch's random generators on every device."""
     import torch
 
     torch.manual_seed(value)
 
 
 def _choose(name: str) -> tuple[str, str]:
-    """A device's name for torch, and why it was chosen."""
+    """The name of a device for torch, and the reason for the choice."""
     import torch
 
     kind = name.partition(":")[0]
@@ -304,11 +269,11 @@ def _choose(name: str) -> tuple[str, str]:
     if kind in ("auto", "npu"):
         problem = _npu_problem()
         if problem is None:
-            return _numbered(name, "npu", torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
+            return _with_index(name, "npu", torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
         missing.append(f"no NPU ({problem})")
     if kind in ("auto", "cuda"):
         if torch.cuda.is_available():
-            card = _numbered(name, "cuda", torch.cuda.device_count())
+            card = _with_index(name, "cuda", torch.cuda.device_count())
             return card, torch.cuda.get_device_name(card)
         reason = "" if torch.version.cuda else " (this torch is built without)"
         missing.append(f"no CUDA device{reason}")
@@ -317,37 +282,37 @@ def _choose(name: str) -> tuple[str, str]:
     raise UserError(f"--device {name}: {missing[0]}")
 
 
-def _numbered(name: str, kind: str, count: int) -> str:
-    """A card's name with its number: as asked for, else this process's of those on the machine.
+def _with_index(name: str, kind: str, count: int) -> str:
+    """A card's name with its index: the one asked for, else this process's local rank.
 
     Raises:
-        UserError: the machine has fewer cards, or one is asked for by several processes.
+        UserError: the machine has no such card, or several processes ask for the same one.
     """
-    asked, here = name.partition(":")[2], os.environ.get("LOCAL_RANK", "0")
+    asked, rank = name.partition(":")[2], os.environ.get("LOCAL_RANK", "0")
     if asked and local_processes() > 1:
-        raise UserError(f"--device {name}: each process takes its own card; leave the number off")
-    if int(asked or here) >= count:
+        raise UserError(f"--device {name}: each process uses its own card; leave the index out")
+    if int(asked or rank) >= count:
         cards = f"the cards here are {kind}:0 to {kind}:{count - 1}"
-        raise UserError(f"--device {name}: {cards}" + ("" if asked else f", not {kind}:{here}"))
-    return f"{kind}:{asked or here}"
+        raise UserError(f"--device {name}: {cards}" + ("" if asked else f", not {kind}:{rank}"))
+    return f"{kind}:{asked or rank}"
 
 
 def _npu_problem() -> str | None:
-    """Why no NPU can be used, or None if one can."""
+    """Why no NPU can be used; None if one can."""
     import torch
 
     try:
         import torch_npu  # noqa: F401
-    except Exception as error:  # it raises plain ones for what CANN lacks
-        return _why_not_loaded(error)
+    except Exception as error:  # any kind: it raises plain ones where CANN is incomplete
+        return _explain_import_error(error)
     return None if torch.npu.is_available() else "torch_npu sees no card"  # type: ignore[attr-defined]
 
 
-def _why_not_loaded(error: Exception) -> str:
-    """What is missing when torch_npu cannot be imported, and what to do, in one line."""
+def _explain_import_error(error: Exception) -> str:
+    """What torch_npu lacks, and what to do, in one line."""
     if isinstance(error, ModuleNotFoundError) and error.name == "torch_npu":
         return "torch_npu is not installed"
-    text = " ".join(str(error).partition(". ")[0].split())  # advice of its own may follow
+    text = " ".join(str(error).partition(". ")[0].split())  # without the advice that may follow
     if re.search(r"lib(?!ascend_hal)\w+\.so|ASCEND_\w+", text):
         return f"CANN is missing or its environment is not set: {text}; source {SET_ENV}"
     return f"torch_npu cannot be loaded: {text}"
@@ -358,7 +323,7 @@ def _configure_npu(device: torch.device) -> None:
     import torch_npu
 
     torch.npu.set_device(device)  # type: ignore[attr-defined]
-    # Kernels built once for all shapes, and tensors in torch's own layout.
+    # Compile kernels once for all shapes; keep tensors in torch's own layout.
     torch_npu.npu.set_compile_mode(jit_compile=False)
     torch_npu.npu.config.allow_internal_format = False
 
@@ -370,11 +335,11 @@ def _choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
     if precision == "fp32":
         return None, "fp32"
     if kind == "cpu" and precision == "fp16":
-        raise UserError("--precision fp16: is for accelerators; use bf16 or fp32 on a CPU")
+        raise UserError("--precision fp16: only works on accelerators; use bf16 or fp32 on a CPU")
     if precision != "auto":
         return (torch.bfloat16 if precision == "bf16" else torch.float16), precision
     if _native_bf16(kind):
-        return torch.bfloat16, "bf16, which this device computes natively"
+        return torch.bfloat16, "bf16, which this device supports natively"
     if kind == "cpu":
         return None, "fp32, as this processor has no native bf16"
     return torch.float16, "fp16 with scaled gradients, as this device has no native bf16"
@@ -386,7 +351,7 @@ def _native_bf16(kind: str) -> bool:
     if kind == "npu":
         return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]
     if kind == "cuda":
-        return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older ones only emulate it
+        return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older cards only emulate it
     processor = Path("/proc/cpuinfo")
     flags = processor.read_text().split() if processor.exists() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

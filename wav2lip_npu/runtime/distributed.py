@@ -1,4 +1,4 @@
-"""Processes that work together, one on each card, as torchrun starts them."""
+"""The processes of one training run, one per card, started by torchrun."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.device import Device, limit_threads
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.threads import limit_threads
 
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_PEER_IS_GONE = r"closed by peer|reset by peer|Broken pipe|Connection refused|recvBytes failed"
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # longer than any validation or checkpoint takes
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # longer than any evaluation or saving
+_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_LOST_PEER = r"closed by peer|reset by peer|Broken pipe|Connection refused|recvBytes failed"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes of a run, and which of them this one is; a process alone is a world too.
+    """The processes of a run, and which one this is; the default is a single process.
 
-    Every method must be called by all processes, in the same order.
+    All processes must call every method, in the same order.
     """
 
     rank: int = 0
@@ -40,29 +41,29 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes for all."""
+        """Whether this is the process that logs and writes files."""
         return self.rank == 0
 
     @property
     def hide_progress(self) -> bool | None:
-        """What tqdm's ``disable`` wants: only the first has a bar, and none without a terminal."""
+        """The value for tqdm's ``disable``: only rank 0 shows a bar, and only on a terminal."""
         return None if self.is_main else True
 
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
-        """The network to call in training: each process's gradient is then the mean over all.
+        """The network to call in training, so that gradients are averaged over all processes.
 
-        Parameters, and before each call the buffers, become those of the first process.
+        Its parameters become those of rank 0 now, its buffers before each call.
         """
         return network if self.size == 1 else DistributedDataParallel(network)
 
     def broadcast_buffers(self, network: nn.Module) -> None:
-        """Give all processes the first one's running statistics."""
+        """Copy the buffers (running statistics) of rank 0 to all processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, src=0)
 
     def all_reduce_max(self, value: int) -> int:
-        """The highest of the processes' values."""
+        """The largest value of all processes."""
         if self.size == 1:
             return value
         values = torch.tensor(value)
@@ -70,12 +71,12 @@ class World:
         return int(values)
 
     def barrier(self) -> None:
-        """Go on when the last process has come here."""
+        """Wait until all processes are here."""
         self.all_reduce_max(0)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the first process through before the others, which find what it has made."""
+        """Run the block on rank 0 first, so that the other processes find the files it wrote."""
         if not self.is_main:
             self.barrier()
         yield
@@ -83,7 +84,7 @@ class World:
             self.barrier()
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """The mean over the processes of each value, which all of them have."""
+        """The mean of each value over all processes; all have the same names."""
         if self.size == 1:
             return values
         sums = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -94,19 +95,19 @@ class World:
 SINGLE_PROCESS = World()
 
 
-def follow_parent() -> None:
-    """In a process that works for another: leave signals to that one, and end when it ends.
+def end_with_parent() -> None:
+    """In a worker process: ignore Ctrl-C, leave the parent's process group, end when it ends.
 
-    Signals to the group are for the parent to answer. One to the process itself still ends it,
-    which is how Python clears away what is left at exit.
+    The parent answers signals to the group. A signal to the worker itself still ends it: that is
+    how Python stops workers that are left at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setsid"):
         os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_after_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -114,22 +115,23 @@ def _end_with_parent() -> None:
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether torch says by this that another process has ended."""
-    return re.search(_PEER_IS_GONE, str(error)) is not None
+    """Whether torch raised this error because another process has ended."""
+    return re.search(_LOST_PEER, str(error)) is not None
 
 
 @contextmanager
 def join(device: Device, *, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[World]:
-    """Meet the other processes of this run, if torchrun has started several.
+    """Connect to the other processes of this run, if torchrun has started several.
 
     Args:
-        device: where this process computes; decides how the processes exchange gradients.
-        timeout: how long they wait for each other.
+        device: where this process computes; it determines the backend.
+        timeout: of collective operations.
 
     Raises:
-        UserError: another process ended before its time.
+        UserError: another process has ended early.
     """
-    size = int(os.environ["WORLD_SIZE"]) if all(map(os.environ.get, _VARIABLES)) else 1
+    is_torchrun = all(map(os.environ.get, _TORCHRUN_VARIABLES))
+    size = int(os.environ["WORLD_SIZE"]) if is_torchrun else 1
     if size == 1:
         yield SINGLE_PROCESS
         return
@@ -142,7 +144,9 @@ def join(device: Device, *, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator
         yield world
     except RuntimeError as error:
         if is_lost_peer(error):
-            raise UserError("another process of this run has ended, see what it says") from error
+            raise UserError(
+                "another process of this run has ended; see its error message"
+            ) from error
         raise
     finally:
         if distributed.is_initialized():

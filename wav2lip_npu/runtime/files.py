@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what identifies a file's content."""
+"""Files that appear only when they are complete, and the digest of a file's content."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import cv2
-import numpy as np
+from typing import TYPE_CHECKING
 
 from wav2lip_npu.errors import UserError
 
-_BLOCK_BYTES = 2**20  # of a file that is read to its end
+if TYPE_CHECKING:
+    import numpy as np
+
+_DIGEST_BLOCK_BYTES = 2**20
+_MAX_STEM_CHARACTERS = 50  # of a partial name: file systems allow names of 255 bytes
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Have a file written: its name appears when the file is complete and on the disk.
+    """Write a file under a partial name; it gets its own name when it is complete and on the disk.
 
-    Folders above it are made.
+    Missing folders are created. If anything fails, an older file of this name stays as it was.
 
     Yields:
         The path to write to, in the same folder and with the same suffix.
 
     Raises:
-        UserError: it cannot be written; an older file of this name stays as it was.
+        UserError: the file cannot be written.
     """
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         publish(partial, path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch.save on a full disk
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
         raise UserError(f"{path}: cannot be written ({error})") from error
     finally:
         with suppress(OSError):
@@ -42,20 +44,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """The hidden name of a file until it is complete: of this thread alone, with its suffix."""
+    """The hidden name of a file until it is complete; no other thread or process uses it."""
     writer = f"{os.getpid()}-{threading.get_ident()}"
-    return path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
+    return path.with_name(f".{path.stem[:_MAX_STEM_CHARACTERS]}.{writer}.partial{path.suffix}")
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Flush a complete file to the disk and give it its name, over an older file of that name."""
+    """Flush a complete file to the disk and give it its name; an older file is replaced."""
     _flush(partial)
     partial.replace(path)
     _flush(path.parent)
 
 
 def publish_folder(partial: Path, path: Path) -> None:
-    """Flush the files of a folder to the disk and give it its name, which must be free."""
+    """Flush a folder and its files to the disk and give it its name, which must be free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for file in partial.iterdir():
         _flush(file)
@@ -65,31 +67,32 @@ def publish_folder(partial: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, where the system can tell."""
+    """Wait until a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some network file systems do not flush folders
-        if path.is_file():
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:  # Windows cannot open a folder, and some network file systems not flush one
+        if not is_folder:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, as ``atomic_write`` does."""
+    """Write a text file in UTF-8 with ``atomic_write``."""
     with atomic_write(path) as partial:
         partial.write_bytes(text.encode())
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a picture (h, w, 3) BGR uint8, as ``atomic_write`` does; the suffix tells its kind.
+    """Write an image (h, w, 3) BGR uint8 with ``atomic_write``; the suffix is its format.
 
-    OpenCV only encodes it: its own writer cannot open some names on some systems.
+    ``cv2.imwrite`` is not used: it returns errors as False and cannot open some names on Windows.
     """
+    import cv2  # not at the top: ``doctor`` must run where OpenCV does not load
+
     encoded, content = cv2.imencode(path.suffix, image)
     if not encoded:
         raise UserError(f"{path}: cannot be encoded as {path.suffix}")
@@ -98,13 +101,13 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits.
+    """The SHA-256 of a file's content in hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
+        while block := file.read(_DIGEST_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

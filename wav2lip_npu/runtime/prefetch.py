@@ -1,4 +1,4 @@
-"""Work side by side: each stage of a stream in a thread of its own, a few items ahead."""
+"""Stages of a stream side by side: each runs in its own thread, a few items ahead."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+_STOP_CHECK_SECONDS = 0.1  # how often a thread that waits for room looks whether to stop
+
 
 def prefetch(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
-    """The same items, made by a thread that may be ``count`` of them ahead.
+    """Yield the same items; a thread produces them, up to ``count`` ahead.
 
-    An error in the making is raised here, after the items before it. When this generator is closed
-    the thread ends after the item at hand, and closes ``items`` if that is a generator too: so the
-    end of the last stage is the end of all.
+    An error of the thread is raised here, after the items before it. When this generator is closed,
+    the thread finishes its current item and closes ``items`` if that is a generator too. So closing
+    the last stage of a chain closes all of them.
     """
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(count)
+    results: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(count)
     stopped = threading.Event()
 
     def put(item: Item | None, error: BaseException | None = None) -> None:
         while not stopped.is_set():
             try:
-                return made.put((item, error), timeout=0.1)
+                return results.put((item, error), timeout=_STOP_CHECK_SECONDS)
             except queue.Full:
                 continue
 
-    def make() -> None:
+    def produce() -> None:
         end: BaseException = StopIteration()
         try:
             for item in items:
@@ -40,11 +42,11 @@ def prefetch(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
             end = error
         put(None, end)
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     try:
         while True:
-            item, error = made.get()
+            item, error = results.get()
             if isinstance(error, StopIteration):
                 return
             if error is not None:

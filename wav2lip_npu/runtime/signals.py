@@ -1,8 +1,7 @@
-"""Ctrl-C and SIGTERM, which ask a training to end at its next step."""
+"""Ctrl-C and SIGTERM: they ask a training run to stop after the current step."""
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,28 +9,29 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-log = logging.getLogger(__name__)
-
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, for the loop to see; a second one stops at once."""
+    """Yield an event that Ctrl-C or SIGTERM sets; a second signal stops the process at once.
+
+    The handler only sets the event: logging inside a signal handler can fail. The loop that reads
+    the event logs that it stops.
+    """
     requested = threading.Event()
-    former: dict[int, Any] = {}
+    former_handlers: dict[int, Any] = {}
 
-    def give_back() -> None:
-        while former:
-            signal.signal(*former.popitem())
+    def restore_handlers() -> None:
+        while former_handlers:
+            signal.signal(*former_handlers.popitem())
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def request_stop(number: int, frame: FrameType | None) -> None:
         requested.set()
-        give_back()
-        log.info("stopping after this step; once more stops at once, unsaved")
+        restore_handlers()
 
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows none
+    if threading.current_thread() is threading.main_thread():  # Python allows no others
         for number in (signal.SIGINT, signal.SIGTERM):
-            former[number] = signal.signal(number, note)
+            former_handlers[number] = signal.signal(number, request_stop)
     try:
         yield requested
     finally:
-        give_back()
+        restore_handlers()

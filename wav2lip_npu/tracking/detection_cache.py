@@ -5,38 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.files import atomic_write, sha256
 
-SHOWN = 16  # hexadecimal digits of a key that make a file's name
+NAME_DIGITS = 16  # hexadecimal digits of a key that make a file's name
 
 log = logging.getLogger(__name__)
 
 
-class FaceCache:
+class DetectionCache:
     """The detections of one video, as far as they were made: frame → float32 (n, 5)."""
 
-    def __init__(self, folder: Path, video: Path, **how: object) -> None:
-        """Take up what is known.
+    def __init__(self, folder: Path, video: Path, **conditions: object) -> None:
+        """Read what is known.
 
         Args:
             folder: where it is kept; made if it is not there.
             video: the file; its content counts, not its name.
-            how: all that detections depend on besides, of plain types.
+            conditions: all that detections depend on besides, of plain types.
 
         Raises:
             UserError: the folder cannot be used.
         """
-        content = _digest(video)
-        text = json.dumps({"video": content, **how}, sort_keys=True, default=str)
-        self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:SHOWN]}.npz"
         self._found: dict[int, np.ndarray] = {}
         try:
+            key = json.dumps({"video": sha256(video), **conditions}, sort_keys=True, default=str)
+            name = hashlib.sha256(key.encode()).hexdigest()[:NAME_DIGITS]
+            self.path = folder / f"{name}.npz"
             folder.mkdir(parents=True, exist_ok=True)
             if self.path.is_file():
                 self._read()
@@ -45,7 +45,7 @@ class FaceCache:
         self._saved = len(self._found)
 
     def get(self, frame: int) -> np.ndarray | None:
-        """The detections of a frame, or None where it was not looked at."""
+        """The detections of a frame, or None where the detector was not shown it."""
         return self._found.get(frame)
 
     def put(self, frame: int, detections: np.ndarray) -> None:
@@ -62,18 +62,13 @@ class FaceCache:
             return
         frames = sorted(self._found)
         boxes = [self._found[frame] for frame in frames]
-        partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
-        try:
+        with atomic_write(self.path) as partial:
             np.savez_compressed(
                 partial,
                 frames=np.array(frames),
                 counts=np.array([len(found) for found in boxes]),
                 boxes=np.concatenate([np.zeros((0, 5), np.float32), *boxes]),
             )
-            partial.replace(self.path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise UserError(f"{self.path}: cannot be saved ({error})") from error
         self._saved = len(self._found)
 
     def _read(self) -> None:
@@ -82,18 +77,5 @@ class FaceCache:
                 ends = np.cumsum(kept["counts"])[:-1]
                 parts = np.split(kept["boxes"], ends) if len(kept["counts"]) else []
                 self._found = dict(zip(kept["frames"].tolist(), parts, strict=True))
-        except (
-            ValueError,
-            KeyError,
-            EOFError,
-            zipfile.BadZipFile,
-        ) as error:  # not of ours, or damaged
-            log.warning("%s: cannot be read (%s), faces are looked for anew", self.path, error)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s: cannot be read (%s), faces are detected again", self.path, error)

@@ -215,6 +215,8 @@ class Trainer:
                     self.save()
                 self.world.barrier()  # or torchrun ends the first one while it saves
                 raise one_line(failure) from failure
+            if verdict == STOP:
+                log.info("stopping; a second signal stops at once, without saving")
             if verdict == TIME_IS_UP:
                 self.ended = f"--max_hours {hours}"
             if batch is None or verdict != GO:

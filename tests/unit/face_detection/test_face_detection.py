@@ -1,5 +1,8 @@
 """Both detectors: S3FD against the original's numbers, CenterFace against known faces."""
 
+import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,17 @@ import torch
 from formula import golden_arrays, golden_json
 from skimage import data as pictures
 
-import face_detection
-from face_detection import FaceDetectionError, best_box, open_detector, s3fd, weights
+from face_detection import (
+    FaceDetectionError,
+    choose_detector,
+    in_pixels,
+    open_detector,
+    s3fd,
+    weights,
+)
 from face_detection.nms import suppress
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_suppression_keeps_what_the_original_keeps() -> None:
@@ -48,8 +59,8 @@ def test_s3fd_in_bf16_finds_the_same(s3fd_weights: Path) -> None:
         open_detector("s3fd", s3fd_weights=s3fd_weights).detect(images),
         strict=True,
     ):
-        best = best_box(whole)
-        assert np.abs(np.array(best_box(ours)) - best).max() <= 2
+        best = in_pixels(whole[0, :4])
+        assert np.abs(np.array(in_pixels(ours[0, :4])) - best).max() <= 2
     assert types == {torch.bfloat16}
 
 
@@ -81,7 +92,7 @@ def test_centerface_finds_the_astronaut() -> None:
     image = np.ascontiguousarray(pictures.astronaut()[..., ::-1])  # 512 × 512, one face
     (found,) = open_detector("centerface").detect([image])
     assert len(found) == 1
-    x1, y1, x2, y2 = best_box(found)
+    x1, y1, x2, y2 = in_pixels(found[0, :4])
     # Measured by eye in the picture: hairline to chin, ear to ear.
     assert np.abs(np.array([x1, y1, x2, y2]) - [175, 65, 270, 190]).max() < 20
 
@@ -90,11 +101,11 @@ def test_centerface_finds_nothing_in_a_texture() -> None:
     image = np.repeat(pictures.brick()[..., None], 3, axis=2)
     (found,) = open_detector("centerface").detect([image])
     assert found.shape == (0, 5)
-    assert best_box(found) is None
 
 
-def test_best_box_truncates_as_the_original() -> None:
-    assert best_box(np.array([[-3.7, 1.9, 20.99, 30.5, 0.9]])) == (0, 1, 20, 30)
+def test_boxes_are_truncated_as_in_the_original() -> None:
+    assert in_pixels(np.array([-3.7, 1.9, 20.99, 30.5])) == (0, 1, 20, 30)
+    assert in_pixels(np.array([-3.7, 1.9, 0.99, 30.5])) is None
 
 
 def test_auto_takes_s3fd_only_where_its_weights_are(
@@ -140,5 +151,28 @@ def test_a_download_with_the_wrong_hash_is_refused(
     assert weights.find_s3fd() is None
 
 
-def test_the_package_loads_nothing_heavy() -> None:
-    assert face_detection.CHOICES == ("auto", "s3fd", "centerface")
+def test_a_download_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    served = tmp_path / "s3fd-served.pth"
+    served.write_bytes(b"weights" * 1000)
+    monkeypatch.setattr(weights, "S3FD_URL", served.as_uri())
+    monkeypatch.setattr(weights, "S3FD_HASH", hashlib.sha256(served.read_bytes()).hexdigest()[:10])
+    expected = tmp_path / "hub" / "hub" / "checkpoints" / served.name
+    assert choose_detector("auto")[0] == "centerface"  # which downloads nothing
+    assert choose_detector("s3fd") == ("s3fd", expected)
+    assert expected.read_bytes() == served.read_bytes()
+    assert [path.name for path in expected.parent.iterdir()] == [served.name]
+    assert choose_detector("auto") == ("s3fd", expected)
+
+
+def test_choosing_a_detector_loads_nothing_heavy(s3fd_weights: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from face_detection import choose_detector
+assert choose_detector("s3fd", Path({str(s3fd_weights)!r}))[0] == "s3fd"
+assert choose_detector("centerface")[1].name == "centerface.onnx"
+assert not {{"torch", "cv2", "numpy", "wav2lip_npu"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

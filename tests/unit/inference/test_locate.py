@@ -1,4 +1,4 @@
-"""Faces in a stream of pictures: whom the detector is shown, who is chosen, what is remembered."""
+"""Faces in a stream of frames: what the detector is shown, who is chosen, what is remembered."""
 
 from pathlib import Path
 
@@ -8,10 +8,9 @@ from helpers import numbered
 
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.inference.locate import Misses, locate
+from wav2lip_npu.inference.locate import MissingFacePolicy, locate
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.tracking.detection_cache import FaceCache
-from wav2lip_npu.tracking.smoothing import centred
+from wav2lip_npu.tracking.detection_cache import DetectionCache
 
 
 class Script:
@@ -33,13 +32,15 @@ def at(x: float, width: float = 20) -> list[float]:
     return [x, 10, x + width, 40, 0.9]
 
 
-def located(detector: Script, cache: FaceCache | None = None, **options: object):
+def located(detector: Script, cache: DetectionCache | None = None, **options: object):
     words = {"smooth": "none", "pads": (0, 0, 0, 0), **options}
     config = LipSyncConfig(checkpoint_path=Path("none"), **words)
     images = (np.full((48, 96, 3), n, np.uint8) for n in range(len(detector.boxes)))
     frames = (Frame(time=n / 25, image=image) for n, image in enumerate(images))
-    misses = Misses(policy=config.no_face, fps=25)
-    return [place.box for place in locate(frames, config, detector, misses, cache)], misses
+    missing_faces = MissingFacePolicy(policy=config.no_face, fps=25)
+    return [
+        one.box for one in locate(frames, config, detector, missing_faces, cache)
+    ], missing_faces
 
 
 def lefts(boxes: list) -> list[int | None]:
@@ -47,28 +48,28 @@ def lefts(boxes: list) -> list[int | None]:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16])
-def test_every_picture_is_looked_at_and_given_back(batch: int) -> None:
+def test_the_detector_is_shown_every_frame_and_each_is_given_back(batch: int) -> None:
     detector = Script(*[[at(n)] for n in range(11)])
-    boxes, misses = located(detector, face_det_batch_size=batch)
+    boxes, missing_faces = located(detector, face_det_batch_size=batch)
     assert lefts(boxes) == [*range(11)] == detector.asked
-    assert misses.frames == []
+    assert missing_faces.missing == []
 
 
 @pytest.mark.parametrize("batch", [1, 4, 16])
-def test_few_are_looked_at_where_faces_hardly_move(batch: int) -> None:
+def test_the_detector_is_shown_few_frames_where_faces_hardly_move(batch: int) -> None:
     detector = Script(*[[at(n / 2)] for n in range(21)])
     boxes, _ = located(detector, detect_every=5, face_det_batch_size=batch)
     assert detector.asked == [0, 5, 10, 15, 20]
     assert lefts(boxes) == [n // 2 for n in range(21)]  # interpolated
 
 
-def test_all_are_looked_at_where_somebody_comes_goes_or_moves() -> None:
+def test_the_detector_is_shown_all_frames_where_somebody_comes_goes_or_moves() -> None:
     scenes = [[at(0)]] * 7 + [[]] * 9 + [[at(50)]] * 2 + [[at(8 * n)] for n in range(7, 10)]
     detector = Script(*scenes)
-    boxes, misses = located(detector, detect_every=5)
+    boxes, missing_faces = located(detector, detect_every=5)
     assert lefts(boxes) == [0] * 7 + [None] * 9 + [50, 50, 56, 64, 72]
-    assert misses.frames == [*range(7, 16)]
-    assert misses.stretches() == [(7 / 25, 16 / 25)]
+    assert missing_faces.missing == [*range(7, 16)]
+    assert missing_faces.stretches() == [(7 / 25, 16 / 25)]
     assert sorted(set(detector.asked)) == [0, *range(5, 11), *range(15, 21)]
 
 
@@ -93,20 +94,12 @@ def test_margins_and_smoothing() -> None:
     assert lefts(raw) == [10, 14] * 3
 
 
-def test_centred_smoothing_ends_at_cuts_and_gaps() -> None:
-    places = [(n, (10 * n, 0, 10 * n + 10, 10)) for n in range(8)]
-    places[2] = (2, None)
-    smooth = [box and box[0] for _, box in centred(places, lambda place: place == 6)]
-    assert smooth == [5, 5, None, 40, 40, 40, 65, 65]
-    assert list(centred([], lambda place: False)) == []
-
-
 def test_detections_are_remembered(tmp_path: Path) -> None:
     (tmp_path / "video").write_bytes(b"some frames")
     script = [[at(0)], [], [at(4), at(50)], [at(6)]]
 
-    def cache(**how: object) -> FaceCache:
-        return FaceCache(tmp_path / "kept", tmp_path / "video", **how)
+    def cache(**how: object) -> DetectionCache:
+        return DetectionCache(tmp_path / "kept", tmp_path / "video", **how)
 
     first, known = Script(*script), cache(fps=25)
     boxes, _ = located(first, known)
@@ -118,30 +111,30 @@ def test_detections_are_remembered(tmp_path: Path) -> None:
     located(other, cache(fps=30))
     assert other.asked == [0, 1, 2, 3]
     (tmp_path / "video").rename(tmp_path / "renamed")
-    renamed = FaceCache(tmp_path / "kept", tmp_path / "renamed", fps=25)
+    renamed = DetectionCache(tmp_path / "kept", tmp_path / "renamed", fps=25)
     np.testing.assert_array_equal(renamed.get(2), known.get(2))
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "video").write_bytes(b"some frames")
-    known = FaceCache(tmp_path, tmp_path / "video")
+    known = DetectionCache(tmp_path, tmp_path / "video")
     known.put(0, np.zeros((1, 5), np.float32))
     known.save()
     known.path.write_bytes(known.path.read_bytes()[:40])
-    assert FaceCache(tmp_path, tmp_path / "video").get(0) is None
-    assert "faces are looked for anew" in caplog.text
+    assert DetectionCache(tmp_path, tmp_path / "video").get(0) is None
+    assert "faces are detected again" in caplog.text
 
 
 def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(UserError, match="--face_cache"):
-        FaceCache(tmp_path / "file" / "kept", tmp_path / "file")
+        DetectionCache(tmp_path / "file" / "kept", tmp_path / "file")
 
 
 def test_a_fixed_box_needs_no_detector() -> None:
     config = LipSyncConfig(checkpoint_path=Path("none"), box=(1, 20, 3, 30))
     frames = [Frame(time=0.0, image=image) for image in numbered(3)]
-    misses = Misses(policy="pass", fps=25)
-    boxes = [place.box for place in locate(iter(frames), config, None, misses)]
+    missing_faces = MissingFacePolicy(policy="pass", fps=25)
+    boxes = [one.box for one in locate(iter(frames), config, None, missing_faces)]
     assert boxes == [(3, 1, 30, 20)] * 3

@@ -8,20 +8,20 @@ import pytest
 from helpers import number_of, numbered, write_video
 
 from wav2lip_npu.config import InferConfig
-from wav2lip_npu.inference import source as footage
-from wav2lip_npu.inference.source import Footage
+from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import video_reader as video
+from wav2lip_npu.tracking import detection
 
 
-def opened(path: Path, **options: object) -> Footage:
+def opened(path: Path, **options: object) -> FaceSource:
     words = {"checkpoint_path": path, "audio": path, "face": path}
-    return Footage(InferConfig(**words, **options))
+    return FaceSource(InferConfig(**words, **options))
 
 
-def order(shown: Footage, loop: str, count: int) -> tuple[list[int], list[int]]:
+def order(shown: FaceSource, loop: str, count: int) -> tuple[list[int], list[int]]:
     """The numbers announced after a first pass, and those in the pictures."""
     frames = list(shown.frames())
-    pairs = list(islice(shown.again(loop, len(frames), frames[-1]), count))
+    pairs = list(islice(shown.loop(loop, len(frames), frames[-1]), count))
     return [number for number, _ in pairs], [number_of(frame.image) for _, frame in pairs]
 
 
@@ -46,10 +46,10 @@ def test_backwards_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, su
     source = write_video(tmp_path / "a.mp4", numbered(80))
     if suffix != "mp4":
         source = converted(source, tmp_path / f"a.{suffix}")
-    monkeypatch.setattr(footage, "HELD_BYTES", 64 * 48 * 3 * 3 // 2 * 13)  # thirteen pictures
+    monkeypatch.setattr(detection, "MAX_HELD_BYTES", 64 * 48 * 3 * 3 // 2 * 13)  # thirteen pictures
     shown = opened(source)
     frames = list(shown.frames())
-    back = list(islice(shown.again("pingpong", 80, frames[-1]), 79))
+    back = list(islice(shown.loop("pingpong", 80, frames[-1]), 79))
     assert [number for number, _ in back] == [*range(78, -1, -1)]
     for number, frame in back:
         np.testing.assert_array_equal(frame.image, frames[number].image)

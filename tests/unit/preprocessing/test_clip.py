@@ -1,8 +1,6 @@
 """One video to clips: what is written, which face, which shots, what is told and what rejected."""
 
 import re
-import threading
-import time
 import wave
 from dataclasses import replace
 from fractions import Fraction
@@ -12,15 +10,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import numbered, tone, write_video
+from helpers import number_of, numbered, tone, write_video
 
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.data.clips import AUDIO
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import read_frames
-from wav2lip_npu.preprocessing import clip as cutting
-from wav2lip_npu.preprocessing.clip import cut_video, prefetch
+from wav2lip_npu.preprocessing import clip
+from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
 
 
@@ -62,7 +60,7 @@ def sound(tmp_path: Path) -> Path:
 def cut(source: Path, work: Path, detector: object, **options: object) -> list[ClipReport]:
     config = PreprocessConfig(data_root=source.parent, preprocessed_root=work, **options)
     name = source.stem
-    return cut_video(source, work, ClipReport(clip=name, source=source.name), detector, config)
+    return process_video(source, work, ClipReport(clip=name, source=source.name), detector, config)
 
 
 def test_a_clip_holds_crops_by_frame_number_and_16_khz_audio(tmp_path: Path, sound: Path) -> None:
@@ -92,7 +90,7 @@ def test_a_clip_holds_crops_by_frame_number_and_16_khz_audio(tmp_path: Path, sou
 def test_what_is_not_kept_is_decoded_again(
     tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    monkeypatch.setattr(cutting, "KEPT_BYTES", kept)
+    monkeypatch.setattr(clip, "MAX_KEPT_BYTES", kept)
     source = write_video(tmp_path / "a.mp4", numbered(25), audio=sound)
     cut(source, tmp_path / "out", EveryOther())
     for n, frame in enumerate(read_frames(source)):
@@ -201,7 +199,7 @@ def test_a_video_of_two_shots_is_kept_or_rejected(tmp_path: Path, sound: Path) -
     assert (report.shots, report.faces) == (2, 15)  # of the longer shot
     assert "2 shots: the face that is largest over all was taken" in report.warnings
     (report,) = cut(source, tmp_path / "no", Script(*[[LARGE]] * 25), scene_cuts="reject")
-    assert "1 scene cuts, at 0.40 s" in report.rejected
+    assert "1 shot cuts, at 0.40 s" in report.rejected
     assert not (tmp_path / "no").exists()
 
 
@@ -214,23 +212,51 @@ def test_a_shot_without_a_face_is_rejected_alone(tmp_path: Path, sound: Path) ->
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a-shot2"]
 
 
-def test_detect_every_looks_seldom_and_cuts_all(tmp_path: Path, sound: Path) -> None:
-    """The face moves a pixel a frame and grows; detected are 0, 5, 10, 15, 20 and the last, 23."""
-    source = write_video(tmp_path / "a.mp4", [f // 8 for f in numbered(24)], audio=sound)
+class ByNumber:
+    """A detector that finds what is written for a frame, told by its brightness."""
 
-    def box(n: int) -> list[list[float]]:
-        return [[n, 4, n + 30, 24 + n, 0.9]]
+    name = "fake"
 
-    detector = Script(*(box(n) for n in (0, 5, 10, 15, 20, 23)))
+    def __init__(self, *boxes: list[float]) -> None:
+        self.boxes = boxes
+        self.asked: list[int] = []
+        self.largest_batch = 0
+
+    def detect(self, images: list[np.ndarray]) -> list[np.ndarray]:
+        numbers = [number_of(image) for image in images]
+        self.asked += numbers
+        self.largest_batch = max(self.largest_batch, len(images))
+        return [np.array([self.boxes[n]], np.float32) for n in numbers]
+
+
+def test_detect_every_shows_the_detector_few_frames_and_cuts_all(
+    tmp_path: Path, sound: Path
+) -> None:
+    """The face moves and grows by half a pixel a frame: the last, 23, is detected too."""
+    source = write_video(tmp_path / "a.mp4", numbered(24), audio=sound)
+    boxes = [[n / 2, 4, n / 2 + 30, 24 + n / 2, 0.9] for n in range(24)]
+    detector = ByNumber(*boxes)
     (report,) = cut(source, tmp_path / "out", detector, detect_every=5)
-    assert detector.asked == 6
+    assert detector.asked == [0, 5, 10, 15, 20, 23]
     assert report.faces == report.frames == 24
     for n in range(24):
         crop = cv2.imread(str(tmp_path / "out" / "a" / f"{n}.jpg"))
-        assert crop.shape == (20 + n, 30, 3)
+        assert crop.shape == (20 + n // 2, 30, 3)
 
 
-def test_both_sides_of_a_cut_are_looked_at(tmp_path: Path, sound: Path) -> None:
+def test_frames_between_detections_are_detected_where_a_face_moves(
+    tmp_path: Path, sound: Path
+) -> None:
+    """As in infer. The detector is never shown more than a batch at once."""
+    source = write_video(tmp_path / "a.mp4", numbered(24), audio=sound)
+    boxes = [[2 * min(n, 9), 4, 2 * min(n, 9) + 20, 34, 0.9] for n in range(24)]
+    detector = ByNumber(*boxes)
+    cut(source, tmp_path / "out", detector, detect_every=10, batch_size=4)
+    assert sorted(detector.asked) == [*range(11), 20, 23]
+    assert detector.largest_batch == 4
+
+
+def test_faces_are_detected_on_both_sides_of_a_cut(tmp_path: Path, sound: Path) -> None:
     source = two_scenes(tmp_path / "a.mp4", sound)
     detector = Script(*[[LARGE]] * 25)
     (report,) = cut(source, tmp_path / "out", detector, detect_every=7)
@@ -248,7 +274,8 @@ def test_boxes_are_smoothed_if_asked_for(tmp_path: Path, sound: Path) -> None:
         return [cv2.imread(str(root / "a" / f"{n}.jpg")).shape[1] for n in range(20)]
 
     assert widths(tmp_path / "plain") == [20, 30] * 10
-    assert widths(tmp_path / "smooth")[:4] == [24, 26, 24, 26]  # two or three wide ones in five
+    # Of three, four and five boxes around: two wide ones in five, or three.
+    assert widths(tmp_path / "smooth")[:6] == [23, 25, 24, 26, 24, 26]
     assert plain.box_width == 25.0
     assert (plain.box_smallest, smooth.box_smallest) == (30, 30)
 
@@ -259,10 +286,10 @@ def test_warnings(tmp_path: Path) -> None:
     (report,) = cut(source, tmp_path / "out", Script(*[[LARGE]] * 10, *[[]] * 15))
     # 0.7 s; older versions of PyAV count the rest of AAC's last packet, 1024 samples, as sound.
     assert any(re.search(r"sound ends 0\.(68|70) s", text) for text in report.warnings)
-    assert any("10 crops: training leaves out" in text for text in report.warnings)
+    assert any("10 crops: training skips" in text for text in report.warnings)
     assert report.rejected is None
     low = replace(report, audio_rate=8000)
-    assert any("8000 Hz" in text for text in cutting._about_clip(low))
+    assert any("8000 Hz" in text for text in clip._clip_warnings(low))
 
 
 def test_a_file_that_ends_early_is_told(tmp_path: Path, sound: Path) -> None:
@@ -290,42 +317,12 @@ def test_a_file_that_ends_early_is_told(tmp_path: Path, sound: Path) -> None:
     )
 
 
-def test_ahead_gives_all_and_passes_errors_on() -> None:
-    assert list(prefetch(iter(range(100)), 3)) == list(range(100))
-
-    def failing():
-        yield 1
-        raise KeyError("here")
-
-    items = prefetch(failing(), 3)
-    assert next(items) == 1
-    with pytest.raises(KeyError, match="here"):
-        next(items)
-
-
-def test_ahead_stays_within_bounds_and_stops() -> None:
-    made = []
-
-    def slow():
-        for n in range(1000):
-            made.append(n)
-            yield n
-
-    before = threading.active_count()
-    items = prefetch(slow(), 3)
-    next(items)
-    time.sleep(0.3)
-    assert len(made) <= 6
-    items.close()
-    assert threading.active_count() == before
-
-
 def test_odd_files_are_told_of(tmp_path: Path, sound: Path) -> None:
     source = write_video(tmp_path / "a.mp4", numbered(5), fps=30, audio=sound)
     info = video.probe(source)
-    assert cutting._about_file(source, info) == []
-    (told,) = cutting._about_file(source, replace(info, mean_fps=Fraction(22)))
-    assert told == "the frame rate varies: 22.00 on the mean, 30.00 at its finest"
+    assert clip._file_warnings(source, info) == []
+    (told,) = clip._file_warnings(source, replace(info, mean_fps=Fraction(22)))
+    assert told == "the frame rate varies: mean 22.00, at its finest 30.00"
     renamed = source.rename(tmp_path / "a.dat")
     (report,) = cut(renamed, tmp_path / "out", Script(*[[LARGE]] * 5))
     assert "a.dat: no video by its suffix, but by its content" in report.warnings

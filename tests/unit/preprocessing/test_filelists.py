@@ -328,7 +328,7 @@ def test_lists_of_other_clips_are_not_lost(tmp_path: Path) -> None:
         ({"val": float("nan")}, "--val nan"),
         ({"test": -0.1}, "--test -0.1: must be from 0 to 0.5"),
         ({"test": 0.6}, "--test 0.6"),
-        ({"val": 0.5, "test": 0.5}, "leaves nothing to train on"),
+        ({"val": 0.5, "test": 0.5}, "leaves no clips to train on"),
         ({"seed": -1}, "--seed -1: must be 0 or more"),
     ],
 )

@@ -1,26 +1,100 @@
-"""Device specifics stay in one module."""
+"""Devices: code for a kind of device stays in one module; batches, names, cores."""
 
+import os
 import re
+import tokenize
 from pathlib import Path
 
+import pytest
+import torch
+
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime.device import Device
+
 ROOT = Path(__file__).parents[3]
-NAME = re.compile(r"(?<![\w-])(cuda|npu)(?![\w-])")  # but not wav2lip_npu, wav2lip-npu or input
-NAMED_IN = ("wav2lip_npu/runtime/device.py", "wav2lip_npu/config_base.py")
+# runtime/device.py runs code for a kind of device, and config_base.py defines the names. Others,
+# such as doctor, take the constants NPU and CUDA from there.
+NAMED_IN = {"wav2lip_npu/runtime/device.py", "wav2lip_npu/config_base.py"}
+NAME = re.compile(r"(?<![\w-])(cuda|npu)(?![\w-])")  # but not wav2lip_npu, torch_npu or npu-smi
 
 
-def test_devices_are_named_in_one_place() -> None:
-    assert all(map(NAME.search, ('torch.device("cuda:0")', "torch.npu.x()", "'npu'")))
-    modules = [
-        path
+def device_names(path: Path) -> list[str]:
+    """The places in a module's code that name a device: strings and identifiers, no comments."""
+    with path.open("rb") as file:
+        found = [
+            f"{path.name}:{token.start[0]}: {token.line.strip()}"
+            for token in tokenize.tokenize(file.readline)
+            if token.type != tokenize.COMMENT and NAME.search(token.string)
+        ]
+    return found
+
+
+def test_devices_are_named_in_one_module() -> None:
+    modules = {
+        path.relative_to(ROOT).as_posix(): path
         for package in ("wav2lip_npu", "face_detection")
         for path in (ROOT / package).rglob("*.py")
-        if path.relative_to(ROOT).as_posix() not in NAMED_IN
-    ]
-    assert len(modules) > 20
-    named = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in modules
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if NAME.search(line)
-    ]
-    assert not named
+    }
+    assert set(modules) > NAMED_IN
+    naming = {name: found for name, path in modules.items() if (found := device_names(path))}
+    assert naming.keys() == NAMED_IN, naming
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ('torch.device("cuda:0")', True),
+        ("torch.npu.synchronize()", True),
+        ("if kind == 'npu': pass", True),
+        ("x = torch.cuda", True),
+        ("import torch_npu", False),
+        ('command = "npu-smi"', False),
+        ("from wav2lip_npu import LipSync", False),
+        ("x = 1  # on cuda", False),
+    ],
+)
+def test_which_code_names_a_device(code: str, names: bool, tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(f"{code}\n")
+    assert bool(device_names(module)) is names
+
+
+def test_prefetch_keeps_the_order_and_asks_for_one_batch_ahead() -> None:
+    taken = []
+
+    def batches() -> list[dict[str, torch.Tensor]]:
+        for number in range(4):
+            taken.append(number)
+            yield {"x": torch.tensor(number)}
+
+    cpu = Device.open("cpu")
+    meta = Device(torch_device=torch.device("meta"), dtype=None, reason="a test")
+    assert [int(batch["x"]) for batch in cpu.prefetch(batches())] == [0, 1, 2, 3]
+    taken.clear()
+    stream = meta.prefetch(batches())
+    assert next(stream)["x"].device.type == "meta"
+    assert taken == [0, 1]
+    assert len(list(stream)) == 3
+
+
+def test_a_cpu_with_an_index_offset_is_the_same() -> None:
+    cpu = Device.open("cpu")
+    assert cpu.with_index_offset(3) is cpu
+    card = Device(torch_device=torch.device("meta", 1), dtype=None, reason="a test")
+    assert card.with_index_offset(2).torch_device.index == 3
+
+
+def test_what_a_cpu_cannot_do() -> None:
+    with pytest.raises(UserError, match="--precision fp16"):
+        Device.open("cpu", "fp16")
+    with pytest.raises(UserError, match="--device tpu: choose from"):
+        Device.open("tpu")
+
+
+def test_cores_are_shared_by_processes_and_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
+    assert threads.share_of_cores() == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert threads.share_of_cores(3) == 2
+    assert threads.share_of_cores(100) == 1

@@ -1,26 +1,33 @@
-"""Scene cuts, and what only looks like one."""
+"""Shot cuts, what only looks like one, and the frames in which faces are detected."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from skimage import data as pictures
 
-from wav2lip_npu.tracking.shots import with_cuts
+from wav2lip_npu.media.video_reader import Frame
+from wav2lip_npu.tracking.shots import mark_detection_frames, with_shot_cuts
 
 ASTRONAUT = np.ascontiguousarray(pictures.astronaut()[:300, :400])
 CAT = np.ascontiguousarray(pictures.chelsea()[:300, :400])
 
 
+def frames_of(images: list[np.ndarray]) -> Iterator[Frame]:
+    return (Frame(time=n / 25, image=image) for n, image in enumerate(images))
+
+
 def cuts_of(images: list[np.ndarray]) -> list[int]:
-    given = list(with_cuts(iter(images), lambda image: image))
+    given = list(with_shot_cuts(frames_of(images)))
     assert len(given) == len(images)
-    assert all(out is image for (out, _), image in zip(given, images, strict=True))
+    assert all(out.image is image for (out, _), image in zip(given, images, strict=True))
     return [number for number, (_, cut) in enumerate(given) if cut]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
 def test_cuts_are_found_to_the_frame(length: int) -> None:
     images = [ASTRONAUT] * 7 + [CAT] * length + [ASTRONAUT] * 5
-    # Two frames of another scene are taken for a flash, unless they are the last.
+    # Two frames of another shot are taken for a flash, unless they are the last.
     assert cuts_of(images) == ([7, 7 + length] if length > 2 else [])
     assert cuts_of(images[: 7 + length]) == [7]
 
@@ -47,3 +54,11 @@ def test_movement_light_and_noise_are_no_cuts() -> None:
 def test_short_streams() -> None:
     assert cuts_of([]) == []
     assert cuts_of([CAT]) == []
+
+
+def test_faces_are_detected_in_every_fourth_frame_around_cuts_and_in_the_last() -> None:
+    images = [ASTRONAUT] * 6 + [CAT] * 8
+    marked = list(mark_detection_frames(frames_of(images), every=4))
+    assert [one.number for one in marked] == [*range(14)]
+    assert [one.number for one in marked if one.starts_shot] == [6]
+    assert [one.number for one in marked if one.should_detect] == [0, 4, 5, 6, 8, 12, 13]

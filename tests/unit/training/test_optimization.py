@@ -311,7 +311,7 @@ def test_options_that_do_not_go_together() -> None:
         ({"augment_colour": 0.6}, "--augment_colour 0.6"),
         ({"clip_grad_norm": 0.0}, "--clip_grad_norm 0.0: must be above 0"),
         ({"max_hours": -1.0}, "--max_hours -1.0"),
-        ({"objective": "contrastive", "batch_size": 6}, "--batch_size 6 is no 4, 8"),
+        ({"objective": "contrastive", "batch_size": 6}, "--batch_size 6 must be a multiple of 4"),
         ({"accumulate": 0}, "--accumulate 0"),
     ):
         with pytest.raises(UserError, match=message):

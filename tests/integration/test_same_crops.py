@@ -1,0 +1,187 @@
+"""Training and inference are given the same: boxes, crops and mel chunks of one video."""
+
+import wave
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from helpers import tone
+
+from wav2lip_npu.config import InferConfig, PreprocessConfig
+from wav2lip_npu.data.clips import load_mel
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.command import infer
+from wav2lip_npu.inference.lip_sync import LipSync
+from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
+from wav2lip_npu.inference.source import FaceSource
+from wav2lip_npu.media import audio
+from wav2lip_npu.media.audio import SoundFile
+from wav2lip_npu.mel import WINDOW_ROWS, iter_mel_chunks, syncnet_mel_start
+from wav2lip_npu.preprocessing.clip import process_video
+from wav2lip_npu.preprocessing.report import ClipReport
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.tracking import detection
+
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory, face: np.ndarray) -> Path:
+    """A face that moves to and fro, and is hidden for four frames.
+
+    The sound is PCM at 16 kHz and begins before the first frame of the video.
+    """
+    path = tmp_path_factory.mktemp("video") / "talker.mkv"
+    hidden = face.copy()
+    hidden[40:200, 70:190] = face[40:200, 70:190].mean(axis=(0, 1))
+    samples = (tone(2.0) * 32768).astype(np.int16)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 320, 288, "yuv420p"
+        sound = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        block = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        block.sample_rate = 16_000
+        block.pts, block.time_base = 0, Fraction(1, 16_000)
+        file.mux(sound.encode(block))
+        for number in range(FRAMES):
+            image = np.full((288, 320, 3), 90, np.uint8)
+            left = 4 + 4 * min(number % 30, 30 - number % 30)
+            image[10:266, left : left + 256] = hidden if 10 <= number < 14 else face
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number + 5, Fraction(1, 25)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        file.mux(sound.encode(None))
+    return path
+
+
+def preprocessed(video: Path, work: Path, **options: object) -> Path:
+    config = PreprocessConfig(
+        data_root=video.parent, preprocessed_root=work, detector="centerface", device="cpu",
+        **options,
+    )  # fmt: skip
+    detector = detection.open_detector(config, Device.open("cpu"))
+    report = ClipReport(clip="clip", source=video.name)
+    (report,) = process_video(video, work, report, detector, config)
+    assert report.rejected is None
+    return work / "clip"
+
+
+def located(video: Path, **options: object) -> list[LocatedFrame]:
+    config = InferConfig(
+        checkpoint_path=video, face=video, audio=video, detector="centerface", pads=(0, 0, 0, 0),
+        **options,
+    )  # fmt: skip
+    detector = detection.open_detector(config, Device.open("cpu"))
+    source = FaceSource(config)
+    policy = MissingFacePolicy(policy=config.no_face, fps=source.fps)
+    return list(locate(source.frames(), config, detector, policy))
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("smoothed", [False, True])
+def test_crops(video: Path, tmp_path: Path, every: int, smoothed: bool) -> None:
+    clip = preprocessed(video, tmp_path / "work", detect_every=every, smooth_boxes=smoothed)
+    frames = located(video, detect_every=every, smooth="centred" if smoothed else "none")
+    assert len(frames) == FRAMES
+    crops = {}
+    for number, one in enumerate(frames):
+        if one.box is not None:
+            x1, y1, x2, y2 = one.box
+            crops[f"{number}.jpg"] = cv2.imencode(".jpg", one.frame.image[y1:y2, x1:x2])[1]
+    assert 30 < len(crops) < FRAMES  # the face is hidden for a moment
+    written = {path.name: path.read_bytes() for path in clip.glob("*.jpg")}
+    assert written == {name: crop.tobytes() for name, crop in crops.items()}
+    assert len({one.box for one in frames}) > 12  # it does move
+
+
+def test_mel_chunks(video: Path, tmp_path: Path) -> None:
+    clip = preprocessed(video, tmp_path / "work")
+    with wave.open(str(clip / "audio.wav")) as wav:
+        assert wav.getnframes() == 32_000 - 5 * 640  # from the first frame of the video on
+    mel = load_mel(clip)
+    with SoundFile(video) as sound:
+        chunks = list(iter_mel_chunks(sound.mono_blocks(), 25.0))
+    whole = [n for n in range(len(chunks)) if syncnet_mel_start(n) + WINDOW_ROWS <= mel.shape[1]]
+    assert len(whole) > 35
+    for number in whole:
+        start = syncnet_mel_start(number)
+        np.testing.assert_array_equal(chunks[number], mel[:, start : start + WINDOW_ROWS])
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file is opened as media."""
+    counts: Counter[str] = Counter()
+    open_file = av.open
+
+    def counted(path: str, *arguments: object, **options: object) -> object:
+        counts[Path(path).name] += 1
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(av, "open", counted)
+    return counts
+
+
+@pytest.mark.parametrize(("kept", "times"), [(10**9, 1), (0, 2)])
+def test_preprocess_opens_a_video_twice_at_most(
+    video: Path, tmp_path: Path, opened: Counter[str], monkeypatch: pytest.MonkeyPatch,
+    kept: int, times: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("wav2lip_npu.preprocessing.clip.MAX_KEPT_BYTES", kept)
+    preprocessed(video, tmp_path / "work")
+    assert opened[video.name] == times
+
+
+@pytest.mark.usefixtures("thin")
+def test_infer_opens_and_decodes_the_sound_once(
+    video: Path, tmp_path: Path, generator_file: Path, speech: Path, opened: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    decoded = Counter()
+    convert = audio.AlignedSound.convert
+
+    def counted(self: audio.AlignedSound, frame: av.AudioFrame) -> object:
+        decoded[frame.pts] += 1
+        return convert(self, frame)
+
+    monkeypatch.setattr(audio.AlignedSound, "convert", counted)
+    infer(
+        InferConfig(
+            checkpoint_path=generator_file,
+            face=video,
+            audio=speech,
+            device="cpu",
+            outfile=tmp_path / "out.mp4",
+            box=(40, 200, 60, 180),
+        )
+    )
+    assert opened[speech.name] == 1
+    assert set(decoded.values()) == {2}  # what is decoded once goes to the networks and the track
+
+
+@pytest.mark.usefixtures("thin")
+def test_the_python_api_concludes_missing_faces_too(generator_file: Path) -> None:
+    lip_sync = LipSync(generator_file, device="cpu", detector="centerface")
+    grey = np.full((96, 96, 3), 90, np.uint8)
+    with pytest.raises(UserError, match="no face in any of 20 frames"):
+        list(lip_sync([grey] * 20, tone(1.0), fps=25))
+
+
+def test_both_commands_name_a_broken_detector_alike(video: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "s3fd.pth"
+    weights.write_text("no weights")
+    for config in (
+        PreprocessConfig(
+            data_root=tmp_path, preprocessed_root=tmp_path, detector="s3fd", s3fd=weights
+        ),
+        InferConfig(
+            checkpoint_path=weights, face=video, audio=video, detector="s3fd", s3fd=weights
+        ),
+    ):
+        with pytest.raises(UserError, match="not S3FD's weights"):
+            detection.open_detector(config, Device.open("cpu"))

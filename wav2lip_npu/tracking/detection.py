@@ -1,0 +1,136 @@
+"""Face detection in a stream of frames: which are shown to the detector, and in which batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+import face_detection
+from wav2lip_npu.config_base import DetectorOptions
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.tracking.boxes import iou
+from wav2lip_npu.tracking.detection_cache import DetectionCache
+from wav2lip_npu.tracking.shots import MarkedFrame
+
+MAX_HELD_BYTES = 2**27  # of frames that wait together: 128 MiB, of 720p 32 frames, of 4K 3
+UNMOVED_IOU = 0.7  # overlap of a face with itself some frames before, if it hardly moved
+
+
+def open_detector(config: DetectorOptions, device: Device) -> face_detection.Detector:
+    """Load the face detector that the options name; S3FD in the device's precision.
+
+    Raises:
+        UserError: its weights are missing or broken.
+    """
+    try:
+        return face_detection.open_detector(
+            config.detector,
+            device=device.torch_device,
+            s3fd_weights=config.s3fd,
+            fixed_batches=device.wants_fixed_shapes,
+            dtype=device.dtype,
+        )
+    except face_detection.FaceDetectionError as error:
+        raise UserError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchedDetector:
+    """A detector for numbered frames: a limit of frames at once, and earlier answers."""
+
+    detector: face_detection.Detector
+    batch_size: int
+    cache: DetectionCache | None = None
+
+    def detect(self, images: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Detections (n, 5) of each frame.
+
+        Args:
+            images: number of a frame → (h, w, 3) BGR uint8, all of one size.
+        """
+        found: dict[int, np.ndarray] = {}
+        if self.cache is not None:
+            known = ((number, self.cache.get(number)) for number in images)
+            found = {number: boxes for number, boxes in known if boxes is not None}
+        unknown = [number for number in images if number not in found]
+        for first in range(0, len(unknown), self.batch_size):
+            batch = unknown[first : first + self.batch_size]
+            answers = self.detector.detect([images[number] for number in batch])
+            for number, boxes in zip(batch, answers, strict=True):
+                found[number] = boxes
+                if self.cache is not None:
+                    self.cache.put(number, boxes)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetectedFrame:
+    """A frame and the faces detected in it."""
+
+    marked: MarkedFrame
+    detections: np.ndarray | None  # (n, 5) x1, y1, x2, y2, score; None: not shown to the detector
+
+
+def detect_faces(
+    frames: Iterator[MarkedFrame], detector: BatchedDetector
+) -> Iterator[DetectedFrame]:
+    """Detect faces in the marked frames, and in between wherever a face moved.
+
+    The frames between two marked ones are shown to the detector too, unless the same faces are in
+    the same places in both: so whoever comes, goes or moves is found to the frame.
+
+    Frames wait until there are enough for a batch, but never more than fit into ``MAX_HELD_BYTES``.
+    """
+    waiting: list[MarkedFrame] = []
+    before: np.ndarray | None = None  # detections of the frame before those that wait
+    for marked in frames:
+        waiting.append(marked)
+        no_room = len(waiting) >= max_frames_held(marked.frame.image)
+        if no_room or (marked.should_detect and len(waiting) >= detector.batch_size):
+            detected = _detect_waiting(waiting, before, detector)
+            yield from detected
+            before, waiting = detected[-1].detections, []
+    if waiting:
+        yield from _detect_waiting(waiting, before, detector)
+
+
+def _detect_waiting(
+    frames: list[MarkedFrame], before: np.ndarray | None, detector: BatchedDetector
+) -> list[DetectedFrame]:
+    """Detect faces in the marked frames and the last, then in those between where faces moved."""
+    images = {marked.number: marked.frame.image for marked in frames}
+    last = frames[-1].number
+    found = detector.detect(
+        {
+            marked.number: images[marked.number]
+            for marked in frames
+            if marked.should_detect or marked.number == last
+        }
+    )
+    skipped: list[int] = []
+    moved: list[int] = []  # frames between two in which faces are not in the same places
+    for number in images:
+        if number not in found:
+            skipped.append(number)
+            continue
+        if before is None or not _unmoved(before, found[number]):
+            moved += skipped
+        before, skipped = found[number], []
+    found |= detector.detect({number: images[number] for number in moved})
+    return [DetectedFrame(marked=marked, detections=found.get(marked.number)) for marked in frames]
+
+
+def _unmoved(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the same faces are in about the same places."""
+    if len(one) != len(other):
+        return False
+    shared = iou(one[:, :4].astype(np.float64), other[:, :4].astype(np.float64))
+    return bool((shared.max(axis=1, initial=0) >= UNMOVED_IOU).all())
+
+
+def max_frames_held(image: np.ndarray) -> int:
+    """How many frames of an image's size may wait together; each is there as decoded, too."""
+    return max(1, MAX_HELD_BYTES // (image.nbytes * 3 // 2))
