@@ -1,7 +1,7 @@
-# Sets itself up: each target makes .venv first, with any Python 3.10 or newer.
+# Each target creates .venv first, with any Python 3.10 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
-# Packages are compiled as they are imported, not all of them as they are installed: a minute less.
+# Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test lint unit clean
@@ -12,7 +12,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(MAKE) -j2 lint unit
 
-# A process more than two cores have: tests wait for processes of their own as often as they compute.
+# Three processes for two cores: tests often wait for processes that they started.
 unit: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 

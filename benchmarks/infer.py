@@ -6,6 +6,7 @@ Run from the project's root: ``python -m benchmarks.infer --help``.
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ from wav2lip_npu.config import ExportConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import OnnxBackend, TorchBackend
 from wav2lip_npu.inference.export import export
+from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime import device, threads
@@ -88,9 +90,21 @@ def commands(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
             add("original, S3FD", [*theirs, *inputs, folder / "o.mp4"])
         found = [*ours, *inputs, folder / "a.mp4", "--s3fd", options.s3fd, "--detector", "s3fd"]
         for precision in ("fp32", "auto"):
-            add(f"ours, S3FD, {precision}", [*found, "--precision", precision])
-        add("ours, S3FD, auto, each 5th", [*found, "--precision", "auto", "--detect_every", 5])
+            found_in = [*found, "--precision", precision, "--detector_precision", precision]
+            add(f"ours, S3FD, {precision}", found_in)
+        add("ours, S3FD, auto, each 5th", [*found_in, "--detect_every", 5])
     return made
+
+
+class TypedBackend:
+    """A prepared network, whose inputs take on its precision."""
+
+    def __init__(self, network: torch.nn.Module, place: device.Device) -> None:
+        self.network, self.dtype = network, place.dtype or torch.float32
+
+    def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+        generated: torch.Tensor = self.network(mel.to(self.dtype), faces.to(self.dtype))
+        return generated
 
 
 def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Contender]:
@@ -116,6 +130,13 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
         "ours, fp32": (TorchBackend(network(), fp32), fp32),
         "ours, auto": (TorchBackend(network(), auto), auto),
     }
+    for name, place in places.items():  # to see where ``Device.gains_from_fusion`` is right
+        folded = fold(network().eval().requires_grad_(False)).to(place.dtype or torch.float32)
+        blocks = TypedBackend(place.prepare(folded), place)
+        backends[f"plain blocks, {name}"] = (blocks, place)
+        if place.torch_device.type == "cpu":
+            blocks = TypedBackend(fuse(place.prepare(copy.deepcopy(folded))), place)
+            backends[f"fused blocks, {name}"] = (blocks, place)
     size = options.batch_size
     mel = torch.rand(size, 1, 80, 16) * 8 - 4
     faces = torch.rand(size, 6, 96, 96)
@@ -124,7 +145,7 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
         given = place.to_device({"mel": mel, "faces": faces})
 
         @torch.inference_mode()
-        def draw() -> measure.Round:
+        def generate() -> measure.Round:
             place.synchronize()
             start, count = time.perf_counter(), 0
             while count < options.frames:
@@ -135,7 +156,7 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
             share = count / seconds * GENERATOR_WORK / place.measured_matmul_flops()
             return measure.Round(seconds=seconds, count=count, extra={"share": share})
 
-        return draw
+        return generate
 
     return {name: contender(*pair) for name, pair in backends.items()}
 

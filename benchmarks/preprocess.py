@@ -29,7 +29,7 @@ from wav2lip_npu.config_base import PRECISIONS
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
-from wav2lip_npu.media.audio import SoundFile
+from wav2lip_npu.media.audio import open_sound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
@@ -151,7 +151,7 @@ def write_videos(options: argparse.Namespace, folder: Path) -> list[Path]:
     written = []
     for number, source in enumerate(sources[: options.clips]):
         written.append(folder / f"{number:05d}.mp4")
-        with SoundFile(source) as sound, VideoWriter(written[-1], fps=FPS, sound=sound) as writer:
+        with open_sound(source) as sound, VideoWriter(written[-1], fps=FPS, sound=sound) as writer:
             frames = video.at_rate(video.read_frames(source), FPS)
             for frame in islice(frames, options.frames):
                 writer.write(_resize(frame.image, options.size))

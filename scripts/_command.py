@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: a subcommand of wav2lip-npu under the original's name."""
+"""Shared by the scripts here: run a subcommand of wav2lip-npu under the original's name."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train the lip-sync expert, with the options of the original's script of this name."""
+"""Train the lip-sync expert; has the options of the original's script of this name."""
 
 from _command import run
 

@@ -1,4 +1,4 @@
-"""Lip-sync a video, with the options of the original's script of this name."""
+"""Lip-sync a video; has the options of the original's script of this name."""
 
 from _command import run
 

@@ -1,4 +1,4 @@
-"""Cut videos into face crops and audio, with the options of the original's script of this name."""
+"""Cut videos into face crops and audio; has the options of the original's script of this name."""
 
 from _command import run
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start a container with Ascend cards, by the ModelArts guide's docker command.
+# Start a container with Ascend cards, with the docker command of the ModelArts guide.
 set -euo pipefail
 
 usage() {
@@ -7,18 +7,18 @@ usage() {
 usage: run_ascend_container.sh [OPTION ...] IMAGE [COMMAND ...]
 
 Starts IMAGE in the background with the chosen Ascend cards, the host's driver and a working
-folder; COMMAND is bash if not given. Enter it by: docker exec -it wav2lip-npu bash
+folder; the default COMMAND is bash. Enter it with: docker exec -it wav2lip-npu bash
 
-  --cards LIST               cards by number, as in 0 or 0,2 or 0-7 (default: 0)
+  --cards LIST               indices of cards, as in 0 or 0,2 or 0-7 (default: 0)
   --name NAME                the container's name (default: wav2lip-npu)
   --work-dir DIR             folder of the host to work in (default: the current one)
-  --container-work-dir DIR   where the container has it (default: /workspace)
-  --volume HOST:CONTAINER    one more folder, say of a data set; may be given again
-  --shm-size SIZE            shared memory for loading processes (default: 32g)
+  --container-work-dir DIR   its path in the container (default: /workspace)
+  --volume HOST:CONTAINER    another folder, for example of a data set; can be repeated
+  --shm-size SIZE            shared memory for processes that load data (default: 32g)
   --net NETWORK              docker's network (default: bridge)
-  --dry-run                  print the command, for a shell, and stop
+  --dry-run                  print the docker command and stop
 
-Where a container serves several users, keep it from the host's metadata (docs/ascend.md):
+If several users share the container, block its access to the host's metadata (docs/ascend.md):
   sudo iptables -I DOCKER-USER -d 169.254.169.254 -j DROP
 TEXT
 }
@@ -43,7 +43,7 @@ while [[ ${1-} == -* ]]; do
     --dry-run) dry_run=true; shift; continue ;;
     --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
   esac
-  (($# > 1)) || fail "$1: wants a value; see --help"
+  (($# > 1)) || fail "$1: needs a value; see --help"
   case $1 in
     --cards) cards=$2 ;;
     --name) name=$2 ;;
@@ -62,15 +62,15 @@ devices=()
 IFS=, read -ra ranges <<<"$cards"
 for range in "${ranges[@]}"; do
   [[ $range =~ ^([0-9]{1,3})(-([0-9]{1,3}))?$ ]] ||
-    fail "--cards $cards: numbers are wanted, as in 0 or 0,2 or 0-7"
+    fail "--cards $cards: must be indices, as in 0 or 0,2 or 0-7"
   first=$((10#${BASH_REMATCH[1]}))
   last=$((10#${BASH_REMATCH[3]:-$first}))
-  ((first <= last)) || fail "--cards $cards: $range runs backwards"
+  ((first <= last)) || fail "--cards $cards: $range is in descending order"
   for ((card = first; card <= last; card++)); do
     devices+=("/dev/davinci$card")
   done
 done
-((${#devices[@]})) || fail "--cards: at least one is wanted"
+((${#devices[@]})) || fail "--cards: needs at least one card"
 devices+=(/dev/davinci_manager /dev/devmm_svm /dev/hisi_hdc)
 
 [[ -d $work_dir ]] || fail "--work-dir $work_dir: no such folder"
@@ -102,7 +102,7 @@ if $dry_run; then
   echo
   exit
 fi
-for file in "${devices[@]}" "${host_files[@]}"; do  # docker would make folders of the missing ones
+for file in "${devices[@]}" "${host_files[@]}"; do  # docker would create missing ones as folders
   [[ -e $file ]] || fail "$file: not on this host; is the driver installed? (npu-smi info)"
 done
 exec "${command[@]}"

@@ -1,4 +1,4 @@
-"""Train Wav2Lip, with the options of the original's script of this name."""
+"""Train Wav2Lip; has the options of the original's script of this name."""
 
 from _command import run
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.constants import SAMPLE_RATE
-from wav2lip_npu.media.audio import SoundFile, write_wav
+from wav2lip_npu.media.audio import open_sound, write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.models import blocks, discriminator, generator
 from wav2lip_npu.runtime import device, distributed
@@ -44,7 +44,7 @@ def write_video(
     path: Path, frames: list[np.ndarray], fps: float = 25, audio: Path | None = None
 ) -> Path:
     with ExitStack() as files:
-        sound = audio and files.enter_context(SoundFile(audio))
+        sound = audio and files.enter_context(open_sound(audio))
         writer = VideoWriter(path, fps=fps, sound=sound, crf=10, preset="ultrafast")
         files.enter_context(writer)
         for frame in frames:

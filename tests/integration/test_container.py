@@ -1,4 +1,4 @@
-"""The script that starts an Ascend container, by the command that it would run."""
+"""The script that starts an Ascend container, tested by the command that it would run."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def test_names_with_spaces(tmp_path: Path) -> None:
 
 
 def test_what_the_shell_runs_is_what_was_printed(tmp_path: Path) -> None:
-    """A docker that repeats its words, given the printed line."""
+    """A fake docker prints its arguments; it is run with the printed command."""
     docker = tmp_path / "docker"
     docker.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     docker.chmod(0o755)
@@ -92,10 +92,10 @@ def test_npu_smi_is_mounted_from_where_it_is(tmp_path: Path) -> None:
     ("words", "reason"),
     [
         ([], "no IMAGE given"),
-        (["--cards", "a", "image"], "--cards a: numbers are wanted"),
-        (["--cards", "3-1", "image"], "--cards 3-1: 3-1 runs backwards"),
-        (["--cards", "", "image"], "--cards: at least one is wanted"),
-        (["--cards"], "--cards: wants a value"),
+        (["--cards", "a", "image"], "--cards a: must be indices"),
+        (["--cards", "3-1", "image"], "--cards 3-1: 3-1 is in descending order"),
+        (["--cards", "", "image"], "--cards: needs at least one card"),
+        (["--cards"], "--cards: needs a value"),
         (["--gpus", "all", "image"], "--gpus: no such option"),
         (["--work-dir", "no where", "image"], "--work-dir no where: no such folder"),
         (["--container-work-dir", "/a:b", "image"], "docker cannot mount a path with a colon"),

@@ -62,7 +62,7 @@ def the_summary_is_five_lines(demo: Path, capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[0] == "== Done in 1 s"
     assert [line.split()[0] for line in lines[1:]] == [
-        *("data", "expert", "generator", "video", "to"),
+        *("data", "expert", "generator", "video", "images"),
     ]
 
 

@@ -174,7 +174,6 @@ def test_train_and_train_with_the_discriminator(
 @pytest.mark.usefixtures("like_an_npu")
 def test_infer(tmp_path: Path, face: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same file; the last of its batches is filled up."""
-    monkeypatch.setattr(Device, "has_onednn", False)  # plain blocks on the CPU too
     weights = save_weights(tmp_path / "wav2lip.pth", fill(Generator()))
     talker = write_video(tmp_path / "talker.mp4", [np.roll(face, n, axis=1) for n in range(6)])
     write_wav(tmp_path / "speech.wav", tone(6 / 25))

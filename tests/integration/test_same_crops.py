@@ -19,7 +19,7 @@ from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
 from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import audio
-from wav2lip_npu.media.audio import SoundFile
+from wav2lip_npu.media.audio import open_sound
 from wav2lip_npu.mel import WINDOW_ROWS, iter_mel_chunks, syncnet_mel_start
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
@@ -104,7 +104,7 @@ def test_mel_chunks(video: Path, tmp_path: Path) -> None:
     with wave.open(str(clip / "audio.wav")) as wav:
         assert wav.getnframes() == 32_000 - 5 * 640  # from the first frame of the video on
     mel = load_mel(clip)
-    with SoundFile(video) as sound:
+    with open_sound(video) as sound:
         chunks = list(iter_mel_chunks(sound.mono_blocks(), 25.0))
     whole = [n for n in range(len(chunks)) if syncnet_mel_start(n) + WINDOW_ROWS <= mel.shape[1]]
     assert len(whole) > 35

@@ -1,8 +1,8 @@
-"""Speech spoken by espeak-ng, and the movement of the mouth that speaks it.
+"""Speech from espeak-ng, and the movement of the mouth that speaks it.
 
-:func:`speak` returns the sound together with the time of every phoneme, so the mouth needs no
-recogniser: each phoneme has a *viseme*, the mouth shape it is pronounced with, and
-:func:`mouth_track` moves the mouth from one to the next as loudly as the voice speaks.
+``speak`` returns the sound and the time of every phoneme, so no speech recognition is needed. Each
+phoneme has a *viseme*, the mouth shape of its pronunciation. ``mouth_track`` moves the mouth from
+one viseme to the next and opens it further where the voice is louder.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from wav2lip_npu.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
-    """A spoken text: its sound and its phonemes in the order of time."""
+    """A spoken text: its sound, and its phonemes in order of time."""
 
     samples: np.ndarray
     """The sound: float32 mono in [-1, 1], shape (samples,)."""
@@ -75,13 +75,13 @@ _speaking = threading.Lock()  # espeak-ng keeps its state in globals
 
 @functools.cache
 def _espeak() -> tuple[ctypes.CDLL, int]:
-    """The initialised library and the sample rate of its voices in Hz."""
+    """The initialised library, and the sample rate of its voices in Hz."""
     try:
         loader = importlib.import_module("espeakng_loader")
         library = ctypes.CDLL(loader.get_library_path())
     except (ImportError, OSError) as error:
         raise UserError(
-            f"The demo speaks with espeak-ng ({error}): run `pip install wav2lip-npu[demo]`."
+            f"the demo needs espeak-ng ({error}): run pip install wav2lip-npu[demo]"
         ) from error
     library.espeak_Synth.argtypes = (
         *(ctypes.c_char_p, ctypes.c_size_t),
@@ -97,18 +97,26 @@ def _espeak() -> tuple[ctypes.CDLL, int]:
     )
     if sample_rate <= 0:
         raise UserError(
-            f"espeak-ng cannot read its data in {data}; it needs a path below 160 bytes: "
-            "use a virtual environment in a shorter folder."
+            f"espeak-ng cannot read its data in {data}; its path must be shorter than 160 bytes: "
+            "use a virtual environment in a folder with a shorter path"
         )
     return library, sample_rate
 
 
 def speak(text: str, *, voice: str = "en", words_per_minute: int = 160, pitch: int = 50) -> Speech:
-    """Speak ``text`` with a voice of espeak-ng, such as "en", "en-us" or its variant "en-us+f3".
+    """Speak a text.
 
-    ``words_per_minute`` is in 80..450 and ``pitch`` in 0..100, where 50 is the voice's own.
-    The voices flutter a little, as people's do: the same text is never spoken twice alike in one
-    process, while a new process repeats the same calls with the same sound.
+    The voices vary a little: a process never speaks the same text twice in the same way, but a new
+    process that makes the same calls gets the same sound.
+
+    Args:
+        text: what to say.
+        voice: of espeak-ng, such as "en", "en-us" or its variant "en-us+f3".
+        words_per_minute: 80 to 450.
+        pitch: 0 to 100; 50 is the voice's own.
+
+    Raises:
+        UserError: espeak-ng is not installed, has no such voice, or fails.
     """
     library, sample_rate = _espeak()
     blocks: list[np.ndarray] = [np.empty(0, np.int16)]
@@ -129,7 +137,7 @@ def speak(text: str, *, voice: str = "en", words_per_minute: int = 160, pitch: i
     encoded = text.encode()
     with _speaking:
         if library.espeak_SetVoiceByName(voice.encode()):
-            raise UserError(f"espeak-ng has no voice {voice!r}; try 'en' or 'en-us'.")
+            raise UserError(f"espeak-ng has no voice {voice!r}; try 'en' or 'en-us'")
         library.espeak_SetParameter(_RATE, words_per_minute, 0)
         library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_SetSynthCallback(callback)
@@ -137,7 +145,7 @@ def speak(text: str, *, voice: str = "en", words_per_minute: int = 160, pitch: i
             encoded, len(encoded) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
         )
     if status:
-        raise UserError(f"espeak-ng could not speak the text (error {status}).")
+        raise UserError(f"espeak-ng could not speak the text (error {status})")
     samples = np.concatenate(blocks).astype(np.float32) / 32768
     return Speech(samples=samples, sample_rate=sample_rate, phonemes=tuple(phonemes))
 
@@ -177,22 +185,22 @@ VISEMES: dict[str, tuple[float, float]] = {
 }
 """(openness 0..1, width -1 rounded .. 1 spread) by the letter of an espeak mnemonic.
 
-A mnemonic is one letter, or several for diphthongs and affricates ("aU", "tS"), among marks
-of stress, length and variant ("'A:", "I2"); a digit is a letter only where it comes first.
+A mnemonic has one letter, or several for diphthongs and affricates ("aU", "tS"), and marks of
+stress, length and variant ("'A:", "I2"). A digit counts as a letter only in first position.
 """
 
-_TRACK_HZ = 500  # the steps in which the mouth moves before it is sampled per frame
-_COARTICULATION_SECONDS = 0.10  # over which one mouth shape turns into the next
-_LIPS_SECONDS = 0.04  # in which the lips meet or part
-_MIN_CLOSURE_SECONDS = 0.08  # so that at 25 frames/s one frame shows the lips fully closed
-_P_CLOSURE_SECONDS = 0.06  # espeak reports a p when it bursts: the lips were closed before
-_MB_CLOSURE_SHARE = 0.65  # of the span of an m or b; the rest is its glide into the next sound
-_LOUDNESS_SECONDS = 0.12
-_SILENT_DBFS, _LOUD_DBFS = -50.0, -16.0
+_TRACK_HZ = 500  # steps per second of the track, which is then sampled at each frame
+_COARTICULATION_SECONDS = 0.10  # in which one mouth shape changes into the next
+_LIPS_SECONDS = 0.04  # in which the lips close or open
+_MIN_CLOSURE_SECONDS = 0.08  # so that at 25 fps one frame shows the lips fully closed
+_P_CLOSURE_SECONDS = 0.06  # espeak reports a p when the lips open: they are closed before
+_MB_CLOSURE_SHARE = 0.65  # of the duration of an m or b; the rest leads to the next sound
+_LOUDNESS_SECONDS = 0.12  # width of the window that smooths the loudness
+_SILENT_DBFS, _LOUD_DBFS = -50.0, -16.0  # for a closed mouth, for a fully open one
 
 
 def visemes(mnemonic: str) -> list[tuple[float, float]]:
-    """The (openness, width) mouth shapes, one after the other, of an espeak phoneme mnemonic."""
+    """The mouth shapes (openness, width) of an espeak mnemonic, in order."""
     if mnemonic.startswith("_"):
         return [CLOSED]
     letters = mnemonic.lstrip(_STRESS_MARKS)
@@ -203,8 +211,9 @@ def visemes(mnemonic: str) -> list[tuple[float, float]]:
 def mouth_track(speech: Speech, fps: float) -> np.ndarray:
     """The mouth in every whole video frame of the speech.
 
-    Returns float32 (frames, 2): openness 0..1 and width -1 (rounded) .. 1 (spread) at the middle
-    of each frame, both 0 in silence.
+    Returns:
+        float32 (frames, 2): openness 0 to 1, and width -1 (rounded) to 1 (spread), at the middle of
+        each frame; both are 0 in silence.
     """
     steps = max(1, int(np.ceil(speech.duration * _TRACK_HZ)))
     shape = np.zeros((steps, 2))
@@ -235,7 +244,7 @@ def mouth_track(speech: Speech, fps: float) -> np.ndarray:
 
 
 def _loudness(speech: Speech, steps: int) -> np.ndarray:
-    """How loud the voice is in each step: 0 (silent) .. 1 (loud), linear in decibels."""
+    """Loudness in each step, 0 (silent) to 1 (loud), linear in decibels: (steps,)."""
     size = speech.sample_rate / _TRACK_HZ
     power = np.concatenate([[0.0], np.cumsum(np.square(speech.samples, dtype=np.float64))])
     borders = np.minimum(np.arange(steps + 1) * size, len(speech.samples)).astype(int)
@@ -245,7 +254,7 @@ def _loudness(speech: Speech, steps: int) -> np.ndarray:
 
 
 def _smooth(track: np.ndarray, seconds: float) -> np.ndarray:
-    """The track (steps,) averaged under a Hann window of this full width."""
+    """A track (steps,) averaged with a Hann window of this full width."""
     window = np.hanning(2 * round(seconds * _TRACK_HZ / 2) + 3)
     padded = np.pad(track, len(window) // 2, mode="edge")
     return np.convolve(padded, window / window.sum(), mode="valid")

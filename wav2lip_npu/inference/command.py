@@ -21,7 +21,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy
 from wav2lip_npu.inference.source import FaceSource
-from wav2lip_npu.media.audio import SoundFile
+from wav2lip_npu.media.audio import open_sound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
@@ -93,7 +93,7 @@ def _infer_one(load_networks: Callable[[], LipSync], config: InferConfig) -> Non
     """
     assert config.audio is not None
     source = FaceSource(config)
-    with SoundFile(config.audio) as sound:
+    with open_sound(config.audio) as sound:
         lip_sync = load_networks()
         missing_faces = MissingFacePolicy(policy=config.no_face, fps=source.fps)
         cache = _open_cache(lip_sync, source, config)

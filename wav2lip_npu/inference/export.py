@@ -25,8 +25,8 @@ from wav2lip_npu.runtime.device import Device
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
-COMPARED = (1, 3)  # batch sizes
-AGREES = 1e-4  # largest difference of a pixel in [0, 1] between ONNX Runtime and torch
+COMPARED_BATCHES = (1, 3)  # sizes with which ONNX Runtime is compared with torch
+MAX_PIXEL_DIFFERENCE = 1e-4  # between the two, of pixels in [0, 1]
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ def export(config: ExportConfig) -> None:
     """Write the generator's weights twice: as the original reads them, and as safetensors.
 
     Raises:
-        UserError: no generator in the checkpoint, or no average where it is asked for, or the disk
-            failed, or what ONNX Runtime computes is not what torch does.
+        UserError: no generator in the checkpoint; no moving average where it is asked for; a file
+            cannot be written; or ONNX Runtime computes other pixels than torch.
     """
     found = checkpoint.read(config.checkpoint_path)
     averaged = config.weights == "ema" or (config.weights == "auto" and "ema" in found.extra)
@@ -58,7 +58,7 @@ def export(config: ExportConfig) -> None:
 
 
 def _write_onnx(generator: Generator, path: Path) -> None:
-    """The generator with its normalisation folded in: ``mel``, ``faces`` → ``drawn``.
+    """The generator with its batch norms folded in: ``mel``, ``faces`` → ``drawn``.
 
     Raises:
         UserError: onnx is not installed.
@@ -70,7 +70,7 @@ def _write_onnx(generator: Generator, path: Path) -> None:
     known = inspect.signature(torch.onnx.export).parameters
     tracing: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls itself old
+        warnings.simplefilter("ignore")  # that it is deprecated
         torch.onnx.export(
             network,
             _inputs(2),
@@ -99,9 +99,10 @@ def _compare(generator: Generator, path: Path) -> float:
     run = OnnxBackend(path, Device.open("cpu"))
     network = generator.eval()
     worst = max(
-        float((run(*given) - network(*given)).abs().max()) for given in map(_inputs, COMPARED)
+        float((run(*given) - network(*given)).abs().max())
+        for given in map(_inputs, COMPARED_BATCHES)
     )
-    if not worst < AGREES:
+    if not worst < MAX_PIXEL_DIFFERENCE:
         path.unlink()
         raise UserError(f"{path}: pixels differ by up to {worst:.1e} from torch's; not written")
     return worst

@@ -1,4 +1,4 @@
-"""A trained generator made ready to draw: fewer and larger operations, the same numbers."""
+"""A trained generator made faster for inference: fewer operations, the same numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def fold(generator: Generator) -> Generator:
-    """Fold each normalisation into the convolution before it, in place.
+    """Fold each batch norm into the convolution before it, in place.
 
     ``w' = w·γ/σ`` and ``b' = (b − μ)·γ/σ + β`` (Jacob et al. 2018, section 3.2), by torch.
     """
@@ -43,15 +43,15 @@ def fold(generator: Generator) -> Generator:
 
 
 def fuse(folded: nn.Module) -> nn.Module:
-    """Have oneDNN's convolutions add and rectify as they store what they computed, in place.
+    """Let oneDNN add the residual and apply the ReLU while it stores a convolution, in place.
 
-    On a CPU about half of a block's time goes into reading and writing that once more. The
-    operations are those that ``torch.compile`` calls, which would take half a minute. As torch does
-    not document them they are tried first: where they fail or differ, the blocks stay plain.
+    ``Device.gains_from_fusion`` tells where that pays. The operations are those that
+    ``torch.compile`` calls, which would take half a minute. Torch does not document them, so they
+    are tried first: where they fail or differ, the blocks stay plain.
     """
     dtype = next(folded.parameters()).dtype
     try:
-        works = _agree(dtype)
+        works = _fused_equals_plain(dtype)
     except (RuntimeError, AttributeError, TypeError) as error:
         log.debug("no fused blocks: %s", str(error).partition("\n")[0])
         works = False
@@ -64,7 +64,7 @@ def fuse(folded: nn.Module) -> nn.Module:
 
 
 class _FusedBlock(nn.Module):
-    """A block of one operation, whose weights are packed for the shape of the first batch."""
+    """A block as one operation. Its weights are packed for the shape of the first batch."""
 
     def __init__(self, block: ConvBlock | UpBlock) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _FusedBlock(nn.Module):
 
 
 @torch.inference_mode()
-def _agree(dtype: torch.dtype) -> bool:
+def _fused_equals_plain(dtype: torch.dtype) -> bool:
     """Whether fused blocks compute what plain ones do, in this torch and on this processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

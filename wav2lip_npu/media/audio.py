@@ -6,11 +6,11 @@ import threading
 import wave
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import av
+import av.container
 import numpy as np
 import soxr
 from av.stream import Disposition
@@ -40,8 +40,8 @@ def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
     blocks: list[np.ndarray] = []
     with open_media(path) as container:
         for frame in container.decode(audio_stream(container, path)):
-            blocks.extend(converter.convert(frame))
-    blocks.extend(converter.flush())
+            blocks.append(converter.convert(frame))
+    blocks.append(converter.flush())
     if not sum(map(len, blocks)):
         raise no_sound(path)
     return np.concatenate(blocks)
@@ -53,51 +53,32 @@ def no_sound(path: Path) -> UserError:
 
 
 class SoundFile:
-    """A sound file, or a video whose sound is taken: opened once, decoded once.
+    """An open sound file, or a video whose sound is taken: decoded once.
 
     Two readers share what is decoded: ``mono_blocks`` for the networks and ``next_decoded`` for the
     sound track of a new video. They may run in two threads.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            UserError: no such file, not media, or no audio stream.
-        """
+    def __init__(self, container: av.container.InputContainer, path: Path) -> None:
+        """See ``open_sound``."""
         self.path = path
-        self._files = ExitStack()
-        with ExitStack() as opened:
-            container = opened.enter_context(open_media(path))
-            self._stream = audio_stream(container, path)
-            streams: list[av.AudioStream | av.VideoStream] = [self._stream]
-            video = next(iter(container.streams.video), None)
-            if video is not None and not video.disposition & Disposition.attached_pic:
-                streams.append(video)
-            self._packets = container.demux(streams)
-            self._early: list[av.Packet] = []  # of sound, before the first frame of the video
-            # Seconds of the file's clock that are time 0: the first frame of a video, so that
-            # sound and picture share their zero. None: the first sample.
-            self.start = self._first_frame_time() if len(streams) > 1 else None
-            self.announced_seconds = self._announced_seconds(container.duration)
-            self._files = opened.pop_all()
+        self._stream = audio_stream(container, path)
         self.rate: int = self._stream.rate  # Hz
         self.channels: int = self._stream.channels
+        streams: list[av.AudioStream | av.VideoStream] = [self._stream]
+        video = next(iter(container.streams.video), None)
+        if video is not None and not video.disposition & Disposition.attached_pic:
+            streams.append(video)
+        self._packets = container.demux(streams)
+        self._early: list[av.Packet] = []  # of sound, before the first frame of the video
+        # Seconds of the file's clock that are time 0: the first frame of a video, so that sound and
+        # picture share their zero. None: the first sample.
+        self.start = self._first_frame_time() if len(streams) > 1 else None
+        self.announced_seconds = self._announced_seconds(container.duration)
         self._frames = self._decode()
         self._decoded: deque[av.AudioFrame] = deque()  # that ``next_decoded`` has not given yet
         self._lock = threading.Lock()  # of decoding
         self._networks_read = False
-
-    def __enter__(self) -> SoundFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._files.close()
 
     def _first_frame_time(self) -> float | None:
         for packet in self._packets:
@@ -132,12 +113,12 @@ class SoundFile:
         empty, self._networks_read = True, True
         try:
             while (frame := self._next_frame(keep=True)) is not None:
-                for block in converter.convert(frame):
-                    empty = empty and not len(block)
-                    yield block
-            for block in converter.flush():
+                block = converter.convert(frame)
                 empty = empty and not len(block)
                 yield block
+            block = converter.flush()
+            empty = empty and not len(block)
+            yield block
         finally:
             self._networks_read = False
         if empty:
@@ -160,6 +141,17 @@ class SoundFile:
             return frame
 
 
+@contextmanager
+def open_sound(path: Path) -> Iterator[SoundFile]:
+    """Open a sound file, or a video whose sound is taken.
+
+    Raises:
+        UserError: no such file, not media, or no audio stream.
+    """
+    with open_media(path) as container:
+        yield SoundFile(container, path)
+
+
 class AlignedSound:
     """Decoded frames of sound as float32 blocks, from a moment on."""
 
@@ -175,21 +167,20 @@ class AlignedSound:
         self._start = start
         self._skip: int | None = None  # samples still to leave out
 
-    def convert(self, source: av.AudioFrame) -> Iterator[tuple[np.ndarray, int]]:
+    def convert(self, source: av.AudioFrame) -> tuple[np.ndarray, int]:
         """The samples of the next frame, (channels, n), and their rate in Hz."""
-        begins = float(source.time or 0.0)
-        for frame in self._resampler.resample(source):
-            block = frame.to_ndarray()
-            if self._skip is None:
-                seconds = 0.0 if self._start is None else self._start - begins
-                self._skip = round(seconds * frame.sample_rate)
-                if self._skip < 0:
-                    silence = np.zeros((len(block), -self._skip), np.float32)
-                    block = np.concatenate([silence, block], axis=1)
-            left_out = min(max(self._skip, 0), block.shape[1])
-            self._skip -= left_out
-            if left_out < block.shape[1]:
-                yield block[:, left_out:], frame.sample_rate
+        frames = self._resampler.resample(source)
+        rate = frames[0].sample_rate if frames else source.sample_rate
+        blocks = [frame.to_ndarray() for frame in frames]
+        samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
+        if self._skip is None and blocks:
+            seconds = 0.0 if self._start is None else self._start - float(source.time or 0.0)
+            self._skip = round(seconds * rate)
+            if self._skip < 0:
+                samples = np.pad(samples, ((0, 0), (-self._skip, 0)))
+        left_out = min(max(self._skip or 0, 0), samples.shape[1])
+        self._skip = self._skip and self._skip - left_out
+        return samples[:, left_out:], rate
 
 
 class MonoConverter:
@@ -200,22 +191,22 @@ class MonoConverter:
         self._aligned = AlignedSound(av.AudioResampler(format="fltp"), start)
         self._resampler: soxr.ResampleStream | None = None
 
-    def convert(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+    def convert(self, frame: av.AudioFrame) -> np.ndarray:
         """The samples that the next frame completes, float32 (n,)."""
-        for channels, rate in self._aligned.convert(frame):
-            # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
-            block = channels.mean(axis=0)
-            if rate == SAMPLE_RATE:
-                yield block
-                continue
-            if self._resampler is None:
-                self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-            yield self._resampler.resample_chunk(block)
+        channels, rate = self._aligned.convert(frame)
+        # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
+        block = channels.mean(axis=0)
+        if rate == SAMPLE_RATE or not len(block):
+            return block
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        return self._resampler.resample_chunk(block)
 
-    def flush(self) -> Iterator[np.ndarray]:
+    def flush(self) -> np.ndarray:
         """The samples that are left when there are no more frames."""
-        if self._resampler is not None:
-            yield self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        if self._resampler is None:
+            return np.zeros(0, np.float32)
+        return self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 class WavWriter:

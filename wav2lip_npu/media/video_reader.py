@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 
 import av
 import cv2
@@ -19,13 +18,7 @@ from av.video.reformatter import VideoReformatter
 from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import MonoConverter, WavWriter
-from wav2lip_npu.media.container import (
-    audio_stream,
-    decode_video,
-    media_errors,
-    open_media,
-    video_stream,
-)
+from wav2lip_npu.media.container import audio_stream, decode_video, open_media, video_stream
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -70,51 +63,35 @@ class VideoFile:
     off is left out.
     """
 
-    def __init__(self, path: Path, *, with_sound: bool = False) -> None:
-        """Open the file and decode its first frame.
-
-        Args:
-            path: the file.
-            with_sound: whether ``frames`` also decodes the first audio stream.
-
-        Raises:
-            UserError: no such file, not media, no video stream, no frame in it that can be decoded,
-                or no audio stream where its sound is wanted.
-        """
-        self.path = path
-        with ExitStack() as opened:
-            container = opened.enter_context(open_media(path))
-            self._stream = video_stream(container, path)
-            self._stream.thread_type = "AUTO"
-            streams: list[av.AudioStream | av.VideoStream] = [self._stream]
-            self.audio_rate = self.audio_channels = 0
-            if with_sound:
-                sound = audio_stream(container, path)
-                self.audio_rate, self.audio_channels = sound.rate, sound.channels
-                streams.append(sound)
-            self._decoded = _decode(container.demux(streams))
-            self._early_sound: list[av.AudioFrame] = []  # decoded before the first frame
-            self._first = self._first_frame()
-            self.info = _describe(self._stream, self._first)
-            self._files = opened.pop_all()
-
-    def __enter__(self) -> VideoFile:
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        container: av.container.InputContainer,
+        path: Path,
+        *,
+        with_sound: bool = False,
+        since: float | None = None,
     ) -> None:
-        self._files.close()
-
-    def _first_frame(self) -> av.VideoFrame:
+        """See ``open_video``."""
+        stream = video_stream(container, path)
+        stream.thread_type = "AUTO"
+        streams: list[av.AudioStream | av.VideoStream] = [stream]
+        self.audio_rate = self.audio_channels = 0
+        if with_sound:
+            sound = audio_stream(container, path)
+            self.audio_rate, self.audio_channels = sound.rate, sound.channels
+            streams.append(sound)
+        if since is not None and stream.time_base is not None:
+            container.seek(int(since / stream.time_base), stream=stream)
+        self._decoded = _decode(container.demux(streams))
+        self._early_sound: list[av.AudioFrame] = []  # decoded before the first frame
         for decoded in self._decoded:
             if isinstance(decoded, av.VideoFrame):
-                return decoded
+                break
             self._early_sound.append(decoded)
-        raise UserError(f"{self.path}: no frame of its video stream can be decoded")
+        else:
+            raise UserError(f"{path}: no frame of its video stream can be decoded")
+        self._first = decoded
+        self.info = _describe(stream, decoded)
 
     def frames(self, wav: WavWriter | None = None) -> Iterator[Frame]:
         """All frames, once.
@@ -124,53 +101,60 @@ class VideoFile:
         """
         sound = MonoConverter(self.info.start)
         converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
-        with media_errors(self.path):
-            for decoded in chain(self._early_sound, [self._first], self._decoded):
-                if isinstance(decoded, av.VideoFrame):
-                    yield _upright(decoded, converter)
-                elif wav is not None:
-                    for block in sound.convert(decoded):
-                        wav.write(block)
+        for decoded in chain(self._early_sound, [self._first], self._decoded):
+            if isinstance(decoded, av.VideoFrame):
+                yield _upright(decoded, converter)
+            elif wav is not None:
+                wav.write(sound.convert(decoded))
         if wav is not None:
-            for block in sound.flush():
-                wav.write(block)
+            wav.write(sound.flush())
+
+
+@contextmanager
+def open_video(
+    path: Path, *, with_sound: bool = False, since: float | None = None
+) -> Iterator[VideoFile]:
+    """Open a video and decode its first frame.
+
+    Args:
+        path: the file.
+        with_sound: whether ``frames`` also decodes the first audio stream.
+        since: seconds of the file's clock; the first frame is one from before it, if the file's
+            index is right.
+
+    Raises:
+        UserError: no such file, not media, no video stream, no frame in it that can be decoded, or
+            no audio stream where its sound is wanted.
+    """
+    with open_media(path) as container:
+        yield VideoFile(container, path, with_sound=with_sound, since=since)
 
 
 def probe(path: Path) -> VideoInfo:
     """The properties of the first video stream.
 
     Raises:
-        UserError: no such file, not media, or no video stream in it.
+        UserError: as ``open_video``.
     """
-    with VideoFile(path) as video:
+    with open_video(path) as video:
         return video.info
 
 
 def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
-    """Decode the first video stream, as ``VideoFile`` does.
+    """Decode the first video stream.
 
     Args:
         path: the file.
         since: seconds of the file's clock; frames come from some moment before it on.
 
     Raises:
-        UserError: as ``VideoFile``.
+        UserError: as ``open_video``.
     """
-    with open_media(path) as container:
-        stream = video_stream(container, path)
-        stream.thread_type = "AUTO"
-        decoded = _decode(container.demux(stream))  # begins when the first frame is asked for
-        if since is not None and stream.time_base is not None:
-            container.seek(int(since / stream.time_base), stream=stream)
-            first = next(decoded, None)
-            if first is None or (first.time or 0.0) > since:  # an index may be wrong, or missing
-                yield from read_frames(path)
-                return
-            decoded = chain([first], decoded)
-        converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
-        for frame in decoded:
-            if isinstance(frame, av.VideoFrame):
-                yield _upright(frame, converter)
+    with open_video(path, since=since) as video:
+        if since is None or video.info.start <= since:
+            yield from video.frames()
+            return
+    yield from read_frames(path)  # its index is wrong, or missing
 
 
 def _decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:

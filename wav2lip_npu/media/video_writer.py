@@ -213,10 +213,9 @@ class _SoundTrack:
             decoded = self._sound.next_decoded()
             if decoded is None:
                 break
-            for block, _ in self._aligned.convert(decoded):
-                samples = av.AudioFrame.from_ndarray(
-                    np.ascontiguousarray(block), format="fltp", layout=self._layout
-                )
+            block = np.ascontiguousarray(self._aligned.convert(decoded)[0])
+            if block.size:
+                samples = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._layout)
                 samples.sample_rate = self._rate
                 self._waiting.write(samples)
         frame = self._waiting.read(wanted, partial=True) if wanted > 0 else None

@@ -30,6 +30,7 @@ from wav2lip_npu.media.video_reader import (
     VideoFile,
     VideoInfo,
     at_rate,
+    open_video,
     read_frames,
 )
 from wav2lip_npu.preprocessing.report import ClipReport
@@ -88,7 +89,7 @@ def _process(
 ) -> list[ClipReport]:
     work.mkdir(parents=True)
     frames = TwoPassFrames(source)
-    with VideoFile(source, with_sound=True) as video:
+    with open_video(source, with_sound=True) as video:
         wav = WavWriter(work / AUDIO)
         first_pass = scan(frames.first_pass(video, wav), detector, config)
         samples = wav.close()

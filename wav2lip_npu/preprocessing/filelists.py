@@ -19,7 +19,7 @@ PARTS = {
     **{"test": "test", "val": "val", "valid": "val", "validation": "val"},
     **dict.fromkeys(("main", "pretrain", "trainval", "train", "dev")),
 }
-NAMED = 10  # clips left out that the log names
+MAX_LOGGED_CLIPS = 10  # of those left out
 
 Lists = dict[str, list[str]]  # "train", "val" and "test": the clips of each
 
@@ -62,9 +62,9 @@ def _usable_clips(root: Path) -> list[str]:
             f"--data_root {root}: no usable clip in it, at any depth (a clip is a folder of "
             f"{MIN_FRAMES} crops or more, 0.jpg, 1.jpg …, and {AUDIO}){reason}"
         )
-    for reason in left_out[:NAMED]:
+    for reason in left_out[:MAX_LOGGED_CLIPS]:
         log.warning("left out: %s", reason)
-    if len(left_out) > NAMED:
+    if len(left_out) > MAX_LOGGED_CLIPS:
         log.warning("left out: %d clips in all", len(left_out))
     return clips
 

@@ -1,4 +1,4 @@
-"""What became of each video in ``preprocess``: one line a clip, a summary, and a contact sheet."""
+"""What ``preprocess`` made of each video: a report line per clip, a summary, a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wav2lip_npu.runtime.files import write_image, write_text
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
-SHEET_CLIPS, SHEET_CROPS = 16, 10  # rows and columns of the contact sheet
+MAX_SHEET_CLIPS, SHEET_CROPS = 16, 10  # rows and columns of the contact sheet
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,16 @@ class ClipReport:
     source: str  # the video, in the data root
     source_bytes: int = 0
     source_time: int = 0  # of its last change, ns
-    width: int = 0  # of the picture, upright
+    width: int = 0  # of the frames, upright
     height: int = 0
-    rotation: int = 0  # degrees that it was turned for that, counter-clockwise
+    rotation: int = 0  # degrees that frames were turned for that, counter-clockwise
     fps_in: float = 0.0
     fps_out: float = FPS
-    first_frame: int = 0  # in the video, at 25 a second; not 0 for a later shot only
-    frames: int = 0  # at 25 a second
-    faces: int = 0  # frames with the face that was taken, each a crop
-    people: int = 0  # faces that were followed; also one who was lost and found again counts twice
-    shots: int = 0  # scenes between cuts
+    first_frame: int = 0  # in the video, at 25 per second; above 0 for a later shot only
+    frames: int = 0  # at 25 per second
+    faces: int = 0  # frames with the chosen face, each a crop
+    people: int = 0  # who are in 16 frames or more, and the one whose face was chosen
+    shots: int = 0  # between cuts
     box_width: float = 0.0  # means, pixels
     box_height: float = 0.0
     box_smallest: int = 0  # heights, pixels
@@ -54,7 +54,7 @@ class ClipReport:
 
 
 def report_path(root: Path, rank: int) -> Path:
-    """Where a process writes; those after the first have files of their own until the end."""
+    """The file that a process writes to; only the first writes to the report itself."""
     path = root / REPORT
     return path if rank == 0 else path.with_suffix(f".{rank}{path.suffix}")
 
@@ -105,7 +105,7 @@ def merge_reports(root: Path) -> dict[str, list[ClipReport]]:
 
 
 def is_done(reports: Sequence[ClipReport], video: Path, root: Path) -> bool:
-    """Whether these are reports of the video as it is now, and what they tell of is there."""
+    """Whether these reports are of the video as it is now, and their clips are there."""
     status = video.stat()
     return bool(reports) and all(
         _state(report) == (status.st_size, status.st_mtime_ns)
@@ -126,7 +126,7 @@ def describe(folder: Path, report: ClipReport) -> ClipReport:
 
 
 def summarize(reports: Sequence[ClipReport], root: Path) -> None:
-    """Log what there is now, name what was rejected, and draw the contact sheet.
+    """Log what there is now and what was rejected, and draw the contact sheet.
 
     Raises:
         UserError: not one clip is usable.
@@ -153,9 +153,9 @@ def summarize(reports: Sequence[ClipReport], root: Path) -> None:
 
 
 def draw_sheet(clips: Sequence[str], root: Path) -> None:
-    """Draw crops of some clips, spread over all: a row for each, from its first to its last."""
+    """Draw a row of crops for each of some clips, spread over all clips."""
     rows = []
-    chosen = np.linspace(0, len(clips) - 1, min(SHEET_CLIPS, len(clips))).astype(int)
+    chosen = np.linspace(0, len(clips) - 1, min(MAX_SHEET_CLIPS, len(clips))).astype(int)
     for clip in (clips[place] for place in chosen):
         folder = root / clip
         numbers = sorted(int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal())

@@ -20,7 +20,7 @@ def frames_of(portrait, mouth, seed=0):
 @pytest.fixture(scope="module")
 def portraits():
     pytest.importorskip("skimage")
-    return talking_head.portraits()
+    return talking_head.load_portraits()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_without_espeak_the_error_says_what_to_install(monkeypatch):
 def test_without_the_portraits_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(talking_head.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install wav2lip-npu\[demo\]"):
-        talking_head.portraits()
+        talking_head.load_portraits()
 
 
 @pytest.mark.usefixtures("voice")

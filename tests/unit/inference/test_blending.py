@@ -1,4 +1,4 @@
-"""How a drawn face comes into a picture."""
+"""How a generated face comes into a picture."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from wav2lip_npu.inference.blending import blend
 BOX = (60, 40, 180, 200)
 
 
-def drawn_from(face: np.ndarray, offset: int = 0) -> np.ndarray:
+def generated_from(face: np.ndarray, offset: int = 0) -> np.ndarray:
     """What a perfect generator would draw, in colours that are off."""
     x1, y1, x2, y2 = BOX
     crop = cv2.resize(face[y1:y2, x1:x2], (96, 96)).astype(int) + offset
@@ -33,19 +33,19 @@ def test_nothing_outside_of_the_box_changes(
 
 def test_paste_is_the_originals(face: np.ndarray) -> None:
     x1, y1, x2, y2 = BOX
-    drawn = drawn_from(face, 30)
-    image = blend("paste", face, drawn, BOX)
-    np.testing.assert_array_equal(image[y1:y2, x1:x2], cv2.resize(drawn, (x2 - x1, y2 - y1)))
+    generated = generated_from(face, 30)
+    image = blend("paste", face, generated, BOX)
+    np.testing.assert_array_equal(image[y1:y2, x1:x2], cv2.resize(generated, (x2 - x1, y2 - y1)))
 
 
 @pytest.mark.parametrize("how", ["feather", "poisson"])
 def test_colours_that_are_off_are_matched(how: str, face: np.ndarray) -> None:
-    """The same face drawn 25 too bright comes out as the face itself, but for sharpness."""
+    """The same face generated 25 too bright comes out as the face itself, but for sharpness."""
     x1, y1, x2, y2 = BOX
-    same = blend(how, face, drawn_from(face), BOX).astype(int)
-    off = blend(how, face, drawn_from(face, 25), BOX).astype(int)
+    same = blend(how, face, generated_from(face), BOX).astype(int)
+    off = blend(how, face, generated_from(face, 25), BOX).astype(int)
     lower = np.s_[y1 + 96 : y2 - 24, x1 + 24 : x2 - 24]
-    pasted = blend("paste", face, drawn_from(face, 25), BOX).astype(int)
+    pasted = blend("paste", face, generated_from(face, 25), BOX).astype(int)
     assert np.abs(pasted - same)[lower].mean() > 20
     assert np.abs(off - same)[lower].mean() < 4
 
@@ -53,10 +53,10 @@ def test_colours_that_are_off_are_matched(how: str, face: np.ndarray) -> None:
 @pytest.mark.parametrize("how", ["feather", "poisson"])
 def test_the_mouth_is_the_drawn_one_and_the_eyes_are_not(how: str, face: np.ndarray) -> None:
     x1, y1, x2, _ = BOX
-    stripes = drawn_from(face)
+    stripes = generated_from(face)
     stripes[70:74] = 0
     image = blend(how, face, stripes, BOX).astype(int)
-    plain = blend(how, face, drawn_from(face), BOX).astype(int)
+    plain = blend(how, face, generated_from(face), BOX).astype(int)
     mouth = np.s_[y1 + 118 : y1 + 122, x1 + 40 : x2 - 40]
     assert np.abs(image - plain)[mouth].mean() > 25
     eyes = np.s_[y1 : y1 + 64, x1:x2]
@@ -66,12 +66,12 @@ def test_the_mouth_is_the_drawn_one_and_the_eyes_are_not(how: str, face: np.ndar
 def test_no_edge_is_left_at_the_box(face: np.ndarray) -> None:
     """Across the box's lower edge and sides the picture is as smooth as it was."""
     x1, y1, x2, y2 = BOX
-    drawn = drawn_from(face, 40)
+    generated = generated_from(face, 40)
 
     def step(image: np.ndarray) -> float:
         change = image.astype(int) - face
         below = np.abs(change[y2 - 1, x1:x2] - change[y2, x1:x2]).mean()
         return max(float(below), float(np.abs(change[y1:y2, x1] - change[y1:y2, x1 - 1]).mean()))
 
-    assert step(blend("paste", face, drawn, BOX)) > 30
-    assert step(blend("feather", face, drawn, BOX)) < 1
+    assert step(blend("paste", face, generated, BOX)) > 30
+    assert step(blend("feather", face, generated, BOX)) < 1
