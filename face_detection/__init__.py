@@ -5,14 +5,7 @@ best first. ``open_detector`` loads one; importing the package loads neither tor
 """
 
 from face_detection.errors import FaceDetectionError
-from face_detection.interface import (
-    CHOICES,
-    Box,
-    Detector,
-    choose_detector,
-    in_pixels,
-    open_detector,
-)
+from face_detection.interface import CHOICES, Box, Detector, choose_detector, open_detector
 
 __all__ = [
     "CHOICES",
@@ -20,6 +13,5 @@ __all__ = [
     "Detector",
     "FaceDetectionError",
     "choose_detector",
-    "in_pixels",
     "open_detector",
 ]

@@ -85,13 +85,3 @@ def open_detector(
     from face_detection.centerface import CenterFace
 
     return CenterFace(file)
-
-
-def in_pixels(box: np.ndarray) -> Box | None:
-    """A box x1, y1, x2, y2 in whole pixels; None if it is empty.
-
-    Coordinates are truncated and at least 0, as in the original. They may exceed the right and
-    lower edges of the image, where slicing an array stops by itself.
-    """
-    x1, y1, x2, y2 = (int(max(value, 0.0)) for value in box)
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None

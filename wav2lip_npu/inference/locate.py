@@ -118,7 +118,7 @@ def locate(
         frames: in order of time.
         config: the options.
         detector: finds faces; None where ``--box`` gives the place.
-        missing_faces: is told of every frame, and decides on those without the face.
+        missing_faces: counts the frames, and decides on those without the face.
         cache: what is known of these frames already; it learns the rest.
     """
     if detector is None:

@@ -214,7 +214,7 @@ def _holds_image(container: av.container.InputContainer) -> bool:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its suffix or, where that tells nothing, by its content."""
+    """Whether a file is a video, by its suffix or, if that is not known, by its content."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return True
     kinds = mimetypes.MimeTypes().types_map[True]  # Python's own: the same on every machine
@@ -247,7 +247,7 @@ def rectangle(option: str, edges: tuple[int, int, int, int], image: np.ndarray) 
     """What an option gives as top, bottom, left and right, as x1, y1, x2, y2.
 
     Raises:
-        UserError: it is not within the picture.
+        UserError: it is not within the image.
     """
     top, bottom, left, right = edges
     height, width = image.shape[:2]
@@ -267,11 +267,11 @@ def at_rate(
     """Frames at a constant rate: for each moment n/fps the frame nearest to it in time.
 
     A stream that already has this rate passes unchanged; any other has frames repeated or left out,
-    so that picture and sound stay together.
+    so that frames and sound stay together.
 
     Args:
         frames: in order of time.
-        fps: frames a second.
+        fps: frames per second.
         origin: the time at which the clock starts; None: that of the first frame.
         first: the number n of the first frame to give out, which must be in ``frames``.
     """

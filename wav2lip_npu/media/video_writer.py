@@ -98,26 +98,26 @@ class VideoWriter:
             )
         decoded = None if source is None else source.decoded
         if decoded is not None and (decoded.height, decoded.width) == image.shape[:2]:
-            picture = self._changed_within(decoded, image, changed)
+            frame = self._changed_within(decoded, image, changed)
         else:
-            picture = self._encodable(image)
-        picture.time_base = 1 / self._fps
-        picture.pts = self._frames
+            frame = self._encodable(image)
+        frame.time_base = 1 / self._fps
+        frame.pts = self._frames
         with self._write_errors():
             if self._stream is None:
                 self._stream = self._open_streams(*image.shape[:2])
-            self._container.mux(self._stream.encode(picture))
+            self._container.mux(self._stream.encode(frame))
             self._frames += 1
             if self._sound_track is not None:  # side by side, or the muxer would have to hold one
                 self._sound_track.write_until(self._frames / self._fps)
 
     def _encodable(self, image: np.ndarray) -> av.VideoFrame:
         """An image in 4:2:0, by the matrix that the decoder used."""
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
         if self._like is None:
-            return self._converter.reformat(picture, format="yuv420p")
+            return self._converter.reformat(frame, format="yuv420p")
         return self._converter.reformat(
-            picture,
+            frame,
             format="yuv420p",
             dst_colorspace=self._like.colorspace,
             dst_color_range=self._like.color_range,
@@ -129,7 +129,7 @@ class VideoWriter:
         """The decoded frame with ``box`` taken from the image, in 4:2:0."""
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
             decoded = decoded.reformat(format="yuv420p")
-        # Not the decoder's own frame: that tells the encoder what kind of frame to make of it.
+        # Not the decoder's own frame: the encoder would give it the same frame type (I, P or B).
         planes = decoded.to_ndarray()
         if box is not None:
             self._fill_in(planes, image, box)
@@ -201,8 +201,7 @@ class _SoundTrack:
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
-        # FFmpeg's documentation has it better than the usual one at 64 kbit/s and more; a third of
-        # the time.
+        # FFmpeg's documentation recommends it from 64 kbit/s on; it takes a third of the time.
         coder = {"aac_coder": "fast"}
         self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout, options=coder)
 

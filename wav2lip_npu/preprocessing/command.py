@@ -88,7 +88,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
 def find_videos(root: Path) -> dict[str, Path]:
     """The videos below a folder: path in it → file.
 
-    A file whose suffix tells nothing is looked into.
+    A file with an unknown suffix is opened to find out.
 
     Raises:
         UserError: no such folder, no video in it, or two that differ in their suffix only.

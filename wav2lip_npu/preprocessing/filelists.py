@@ -12,10 +12,11 @@ from pathlib import Path
 from wav2lip_npu.config import FilelistsConfig
 from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.files import write_text
 
-SPEAKER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
-# Folders that corpora are divided into, which are no speakers; some are official lists.
-PARTS = {
+SPEAKER_FOLDER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
+# Folders that are parts of corpora, not speakers; some are official lists.
+CORPUS_PARTS = {
     **{"test": "test", "val": "val", "valid": "val", "validation": "val"},
     **dict.fromkeys(("main", "pretrain", "trainval", "train", "dev")),
 }
@@ -78,13 +79,13 @@ def find_clips(root: Path) -> tuple[list[str], list[str]]:
         The usable clips, relative to ``root``, sorted; and what is wrong with each of the others.
     """
     clips, left_out = [], []
-    seen = set()  # so that links neither go round in circles nor put a clip into two lists
+    visited = set()  # so that links neither go round in circles nor put a clip into two lists
     folders = [("", root.resolve())]
     while folders:
         name, folder = folders.pop()
-        if folder in seen:
+        if folder in visited:
             continue
-        seen.add(folder)
+        visited.add(folder)
         try:
             crops, has_audio, below = _look_into(folder)
         except OSError as error:
@@ -97,7 +98,7 @@ def find_clips(root: Path) -> tuple[list[str], list[str]]:
             else:
                 left_out.append(fault)
         if not name or not crops:
-            names = sorted(below, reverse=True)  # the first is looked into next
+            names = sorted(below, reverse=True)  # the first comes next
             folders += [(f"{name}/{child}".lstrip("/"), below[child]) for child in names]
     return sorted(clips), sorted(left_out)
 
@@ -128,15 +129,15 @@ def _fault(clip: str, crops: int, has_audio: bool) -> str | None:
 
 
 def speaker_of(clip: str) -> str | None:
-    """The speaker whom a clip's path tells: the folder that it is in, unless it is a corpus's part.
+    """The speaker by a clip's path: the folder that it is in, unless that is a part of a corpus.
 
     A folder that is named as GRID's speakers are, ``s1`` or ``s1/video/mpg_6000``, goes before.
     """
     folders = clip.split("/")[:-1]
     for folder in folders:
-        if SPEAKER.fullmatch(folder):
+        if SPEAKER_FOLDER.fullmatch(folder):
             return folder
-    return folders[-1] if folders and folders[-1].lower() not in PARTS else None
+    return folders[-1] if folders and folders[-1].lower() not in CORPUS_PARTS else None
 
 
 def video_of(clip: str) -> str:
@@ -146,7 +147,7 @@ def video_of(clip: str) -> str:
 
 def official_list(clip: str) -> str | None:
     """The list that a clip's path puts it into: "test" for LRS3's ``test/<speaker>/00001``."""
-    lists = {PARTS.get(folder.lower()) for folder in clip.split("/")[:-1]}
+    lists = {CORPUS_PARTS.get(folder.lower()) for folder in clip.split("/")[:-1]}
     return next((name for name in ("test", "val") if name in lists), None)
 
 
@@ -233,20 +234,17 @@ def _write(folder: Path, lists: Lists, *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--filelists {folder}: is a file; name a folder")
     contents = {
-        folder / f"{name}.txt": "".join(f"{clip}\n" for clip in clips).encode()
+        folder / f"{name}.txt": "".join(f"{clip}\n" for clip in clips)
         for name, clips in lists.items()
     }
     for path, content in contents.items():
-        if not overwrite and path.exists() and path.read_bytes() != content:
+        if not overwrite and path.exists() and path.read_bytes() != content.encode():
             raise UserError(
                 f"{path}: is there with other clips; give --overwrite to replace it, or another "
                 "folder as --filelists"
             )
-    folder.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_text(path, content)
 
 
 def _summarize(config: FilelistsConfig, lists: Lists) -> None:

@@ -16,7 +16,7 @@ THUMBNAIL_SAMPLES = 72  # pixels of the shorter side that a thumbnail is made fr
 # Mean difference of two thumbnails, of 255, at a cut. On the clips that this was made with, frames
 # that follow each other differ by 8 at most, and those of different shots by 42 or more.
 SHOT_CUT_THRESHOLD = 20.0
-FLASH_FRAMES = 2  # a picture that goes away sooner is a flashlight, not a shot
+FLASH_FRAMES = 2  # what goes away sooner is a flashlight, not a shot
 
 
 def with_shot_cuts(frames: Iterator[Frame]) -> Iterator[tuple[Frame, bool]]:

@@ -24,9 +24,9 @@ APPEARANCE_SIZE = 48  # pixels, width and height, in which colours are counted
 COLOUR_BINS = (32, 32, 8)  # of CIELAB's a and b, and of lightness
 # On eight videos of one person each, appearances within a video were alike by 0.96 or more, and
 # those of different videos by 0.83 or less.
-SAME_APPEARANCE = 0.9  # similarity of one person, seen elsewhere or in another shot
+SAME_APPEARANCE = 0.9  # similarity of one person elsewhere, or in another shot
 OTHER_APPEARANCE = 0.75  # similarity below which it is somebody else, though at the same place
-APPEARANCE_WEIGHT = 3.0  # against the overlap of places, where both tell something
+APPEARANCE_WEIGHT = 3.0  # against the overlap of places, where both are known
 APPEARANCE_UPDATE = 0.05  # share of the newest appearance in a person's
 MAX_IDENTITIES = 64  # people who are known when they come back
 VELOCITY_FRAMES = 3  # over which a person's movement is measured
@@ -35,7 +35,7 @@ MAX_UNSEEN_FRAMES = 3  # for which a face may be missed without a doubt about wh
 
 @dataclass(kw_only=True, eq=False)
 class Identity:
-    """A person who has been seen."""
+    """A person in the video."""
 
     number: int  # from 1, in order of appearance
     first_frame: int
@@ -46,7 +46,7 @@ class Identity:
     velocity: np.ndarray  # (2,) pixels per frame, right and down
     frames: int = 0  # in which the face was found
     same_as: Identity | None = None  # who it turned out to be
-    not_same_as: set[Identity] = field(default_factory=set)  # seen beside a newcomer
+    not_same_as: set[Identity] = field(default_factory=set)  # in a frame with this newcomer
 
     def resolved(self) -> Identity:
         """The person whom this is, as far as it is known by now."""
@@ -58,7 +58,7 @@ class Identity:
         return self.box + np.tile(self.velocity, 2) * passed
 
     def update(self, frame: int, shot: int, box: np.ndarray, appearance: np.ndarray) -> None:
-        """Take in where the face is, and how it looks."""
+        """Note where the face is now, and its appearance."""
         passed = frame - self.last_frame
         if shot == self.shot and passed <= MAX_AGE_FRAMES:
             moved = (box - self.box).reshape(2, 2).mean(axis=0) / passed
@@ -198,7 +198,7 @@ class Tracker:
         return identity
 
     def _forget(self, frame: int) -> None:
-        """Drop the person seen least: a long film has extras without number."""
+        """Drop the person with the fewest frames: long films have countless extras."""
         away = [person for person in self._known if frame - person.last_frame > MAX_AGE_FRAMES]
         if away:
             least = min(away, key=lambda person: person.frames)
