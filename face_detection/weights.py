@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import logging
 import os
-import shutil
-import urllib.request
 from pathlib import Path
 
 from face_detection.errors import FaceDetectionError
@@ -16,9 +12,6 @@ from face_detection.errors import FaceDetectionError
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 S3FD_HASH = "619a316812"
 GUIDE_PATH = Path("face_detection/detection/sfd/s3fd.pth")  # of the ModelArts guide
-DOWNLOAD_TIMEOUT_SECONDS = 60  # without an answer from the server
-
-log = logging.getLogger(__name__)
 
 
 def find_s3fd() -> Path | None:
@@ -55,37 +48,19 @@ def _download_path() -> Path:
 
 
 def _download() -> Path:
+    from torch.hub import download_url_to_file
+
     path = _download_path()
-    log.info("downloading S3FD's weights (86 MB) from %s to %s", S3FD_URL, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(S3FD_URL, path)
-    except (OSError, ValueError) as error:
+        # Writes to another name, and renames only if the hash is right.
+        download_url_to_file(S3FD_URL, str(path), hash_prefix=S3FD_HASH)
+    except (OSError, RuntimeError) as error:
         raise FaceDetectionError(
             f"S3FD's weights are not on this machine and cannot be downloaded ({error}): put "
             f"{S3FD_URL} at {GUIDE_PATH}, name the file with --s3fd, or use --detector centerface"
         ) from error
     return path
-
-
-def _fetch(url: str, path: Path) -> None:
-    """Download a file; its name appears when it is complete and has the right hash."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    request = urllib.request.Request(url, headers={"User-Agent": __package__ or ""})
-    try:
-        with (
-            urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response,
-            partial.open("wb") as file,
-        ):
-            shutil.copyfileobj(response, file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-        if not digest.startswith(S3FD_HASH):
-            raise ValueError(f"its hash is {digest[:10]} instead of {S3FD_HASH}")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def centerface() -> Path:

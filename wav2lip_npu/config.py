@@ -260,7 +260,7 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         "pixels added to the face box: top bottom left right; include the chin", (0, 10, 0, 0)
     )
     box: tuple[int, int, int, int] = option(
-        "face box for the whole video, instead of detection: top bottom left right; -1: detect",
+        "face box for all frames, instead of detection: top bottom left right; -1: detect",
         (-1, -1, -1, -1),
     )
     smooth: str = option(

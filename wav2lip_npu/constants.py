@@ -1,4 +1,4 @@
-"""The numbers that the published checkpoints fix: every room takes them from here."""
+"""Numbers that the published checkpoints fix; all modules use these."""
 
 FPS = 25  # video frames per second of all training data
 SAMPLE_RATE = 16_000  # Hz, mono

@@ -61,8 +61,8 @@ def check_ascend(machine: Machine, works: bool, detail: str, *, asked: bool) -> 
 
     Args:
         machine: the machine to examine.
-        works: whether torch computed on an NPU,
-        detail: and what it said about that.
+        works: whether the probe could compute on an NPU.
+        detail: the explanation of the probe.
         asked: whether ``--device`` names an NPU.
     """
     cards = card_files(machine)

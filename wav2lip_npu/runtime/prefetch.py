@@ -9,7 +9,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_STOP_CHECK_SECONDS = 0.1  # how often a thread that waits for room looks whether to stop
+_STOP_CHECK_SECONDS = 0.1  # a thread that waits for space checks this often whether to stop
 
 
 def prefetch(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
