@@ -29,7 +29,7 @@ from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime import device, threads
-from wav2lip_npu.training.tasks import GENERATOR_WORK
+from wav2lip_npu.training.tasks import GENERATOR_FLOPS
 
 
 def whole(words: Sequence[object], frames: int, folder: Path, threads: int) -> measure.Contender:
@@ -153,7 +153,7 @@ def networks(options: argparse.Namespace, folder: Path) -> dict[str, measure.Con
                 count += size
             place.synchronize()
             seconds = time.perf_counter() - start
-            share = count / seconds * GENERATOR_WORK / place.measured_matmul_flops()
+            share = count / seconds * GENERATOR_FLOPS / place.measured_matmul_flops()
             return measure.Round(seconds=seconds, count=count, extra={"share": share})
 
         return generate

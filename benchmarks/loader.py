@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
-from wav2lip_npu.data import sampler as data
+from wav2lip_npu.data.batches import BatchMaker, GeneratorBatches, Store, SyncNetBatches
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
-from wav2lip_npu.data.memmap import PackedClips, open_packed
+from wav2lip_npu.data.dataset import ClipData, WindowDataset
+from wav2lip_npu.data.memmap import MemmapClips, open_memmap
+from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.mel import WINDOW_ROWS, generator_mel_starts, melspectrogram, syncnet_mel_start
@@ -35,15 +37,14 @@ BATCH_SIZES = {"expert": 64, "generator": 16}  # the original's
 MIN_CROPS = 16  # of a clip, as the original has it
 
 
-RECIPES = {"expert": data.EXPERT, "generator": data.GENERATOR}
+BATCHES: dict[str, BatchMaker] = {"expert": SyncNetBatches(), "generator": GeneratorBatches()}
 
 
-def ours(task: str, clips: list[Clip], store: data.Store) -> Iterator[Batch]:
+def ours(task: str, clips: list[Clip], store: Store) -> Iterator[Batch]:
     """Batches without end, as training gets them with ``--num_workers 0``."""
-    sampler = data.WindowSampler(clips, seed=0)
-    dataset = data.WindowDataset(sampler.draw, store, RECIPES[task].load)
-    numbers = data.Consecutive(0)
-    return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=numbers, collate_fn=lambda x: x))
+    dataset = WindowDataset(ClipData(clips=clips, store=store), BATCHES[task], seed=0)
+    indices = StridedSampler(0)
+    return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=indices, collate_fn=lambda x: x))
 
 
 def as_floats(task: str, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -58,23 +59,24 @@ def as_floats(task: str, batches: Iterator[Batch]) -> Iterator[Batch]:
             yield {"mel": batch["mel"], "faces": faces, "target": target}
 
 
-def our_loaders(task: str, options: argparse.Namespace, packs: Path) -> dict[str, Iterator[Batch]]:
+def our_loaders(task: str, options: argparse.Namespace, caches: Path) -> dict[str, Iterator[Batch]]:
     """Each way in which training can be fed."""
     filelist = options.filelists / "train.txt"
-    clips = read_clips(options.data_root, filelist, RECIPES[task].mel_rows)
+    per_frame = BATCHES[task].per_frame_mels
+    clips = read_clips(options.data_root, filelist, per_frame_mels=per_frame)
 
-    def packed() -> PackedClips:
-        pack = open_packed(clips, packs, task, limit_gb=None)
-        assert pack is not None, "half of what is free must do for the pack"
-        return pack
+    def memmap() -> MemmapClips:
+        cache = open_memmap(clips, caches, task, limit_gb=None)
+        assert cache is not None, "the memmap cache needs half of the free disk space"
+        return cache
 
-    resident = packed()
-    resident.move(options.place)
+    on_device = memmap()
+    on_device.move(options.place)
     return {
         "ours, JPEGs": ours(task, clips, ClipFiles(clips)),
-        "ours, packed": ours(task, clips, packed()),
-        "ours, as floats": as_floats(task, ours(task, clips, packed())),
-        "ours, on device": ours(task, clips, resident),
+        "ours, memmap": ours(task, clips, memmap()),
+        "ours, as floats": as_floats(task, ours(task, clips, memmap())),
+        "ours, on device": ours(task, clips, on_device),
     }
 
 

@@ -20,7 +20,7 @@ import torch
 from benchmarks import measure, original
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
-from wav2lip_npu.data import sampler as data
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.clips import ClipFiles, read_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import SyncNet
@@ -28,9 +28,9 @@ from wav2lip_npu.runtime import device, threads
 from wav2lip_npu.training.tasks import GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.trainer import Trainer
 
-KINDS: dict[str, tuple[type[Task], data.Recipe, int]] = {  # and the original's batch
-    "expert": (SyncNetTask, data.EXPERT, 64),
-    "generator": (GeneratorTask, data.GENERATOR, 16),
+KINDS: dict[str, tuple[type[Task], int]] = {  # and the original's batch
+    "expert": (SyncNetTask, 64),
+    "generator": (GeneratorTask, 16),
 }
 STARTING = 10  # steps of the whole trainer that do not count
 
@@ -58,7 +58,7 @@ def _save(network: torch.nn.Module, path: Path) -> None:
 
 
 def bare_steps(
-    task: str, config: TrainConfig, weights: Path, batch: data.Batch, steps: int, *, gate: bool
+    task: str, config: TrainConfig, weights: Path, batch: Batch, steps: int, *, gate: bool
 ) -> measure.Contender:
     """Steps of a task on one batch, without a trainer around them."""
     place = device.Device.open(config.device, config.precision)
@@ -78,7 +78,7 @@ def bare_steps(
         place.synchronize()
         seconds = time.perf_counter() - start
         rate = steps * config.batch_size / seconds
-        share = rate * made.work() / place.measured_matmul_flops()
+        share = rate * made.flops_per_sample() / place.measured_matmul_flops()
         return measure.Round(
             seconds=seconds, count=steps * config.batch_size, extra={"share": share}
         )
@@ -89,7 +89,7 @@ def bare_steps(
 def _task(task: str, config: TrainConfig, place: device.Device, *, gate: bool) -> Task:
     made = KINDS[task][0](config, place)
     if gate and isinstance(made, GeneratorTask):
-        made.sync_weight = made.open_weight
+        made.sync_weight = made.open_sync_weight
     return made
 
 
@@ -109,7 +109,7 @@ def whole_trainer(task: str, config: TrainConfig, *, gate: bool) -> measure.Cont
         trainer = Trainer(made.config, made)
         step, started = made.step, []
 
-        def timed(*batches: data.Batch, number: int) -> dict[str, torch.Tensor]:
+        def timed(*batches: Batch, number: int) -> dict[str, torch.Tensor]:
             place.synchronize()
             started.append(time.perf_counter())
             return step(*batches, number=number)
@@ -126,10 +126,12 @@ def whole_trainer(task: str, config: TrainConfig, *, gate: bool) -> measure.Cont
 
 def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
     """Measure one task and print its table."""
-    _, recipe, size = KINDS[task]
-    clips = read_clips(options.data_root, options.filelists / "train.txt", recipe.mel_rows)
-    windows = data.WindowSampler(clips, 0).draw(range(size))
-    batch = recipe.load(ClipFiles(clips), windows)
+    task_class, size = KINDS[task]
+    batches = task_class.batches
+    filelist = options.filelists / "train.txt"
+    clips = read_clips(options.data_root, filelist, per_frame_mels=batches.per_frame_mels)
+    windows = batches.sampler_class(clips, 0).sample(range(size))
+    batch = batches.training_batch(ClipFiles(clips), windows)
     batch_file, weights = folder / f"{task}_batch.pt", folder / f"{task}.pth"
     torch.save(batch, batch_file)
     steps, gate = options.steps, options.gate

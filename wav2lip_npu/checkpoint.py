@@ -1,16 +1,15 @@
-"""The one checkpoint format: the original's file, with a key of ours beside its own.
+"""The checkpoint format: the original's file, with a key of ours beside its own.
 
-``{"state_dict", "optimizer", "global_step", "global_epoch", "wav2lip_npu"}``; the last holds what
-the original forgets, and the original ignores it.
+``{"state_dict", "optimizer", "global_step", "global_epoch", "wav2lip_npu"}``. The last holds what
+the original does not save; the original ignores it.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,20 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.files import atomic_write
 
 OUR_KEY = "wav2lip_npu"
 SAFETENSORS = ".safetensors"  # of weights alone
 DISC_PREFIX = "disc_"
-BEST = "best.pth"  # a second name of the checkpoint whose evaluation was best
+BEST = "best.pth"  # a second name of the checkpoint with the best validation
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
+# Of ``atomic_write``, and of versions before 0.2.
+_PARTIAL_NAME = re.compile(
+    r"\.(disc_)?(checkpoint_step\d+|best)\.(\d+-\d+\.partial\.pth|pth\.partial)"
+)
 
-# The network that a file holds, told by a parameter that the others lack.
-_TELLTALES = {
+# A parameter that only this network has → the network's name.
+_NETWORKS = {
     "face_encoder.0.conv_block.0.weight": "lip-sync expert",
     "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
     "binary_pred.0.weight": "visual quality discriminator",
@@ -45,16 +49,16 @@ class Checkpoint:
     optimizer: dict[str, Any] | None
     global_step: int
     global_epoch: int
-    extra: dict[str, Any]  # ours; empty in a published file
+    extra: dict[str, Any]  # of our key; empty in a published file
 
     def averaged(self) -> Checkpoint:
-        """The same with the moving average of the weights in place of the weights.
+        """The same with the moving average of the weights instead of the weights.
 
         Raises:
             UserError: it has none.
         """
         if "ema" not in self.extra:
-            raise UserError(f"{self.path}: has no moving average; train with --ema, or do without")
+            raise UserError(f"{self.path}: has no moving average of its weights (train --ema)")
         return replace(self, state_dict=self.extra["ema"])
 
 
@@ -83,8 +87,8 @@ def read(path: Path) -> Checkpoint:
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     try:
-        # Mapped, an optimiser's moments are not even read where nobody asks for them; files from
-        # before torch 1.6 are no archives, and cannot be.
+        # With a memory map the optimizer's moments are read only if they are used. Files from
+        # before torch 1.6 are no archives and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
@@ -122,7 +126,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's parameters and buffers into a network; every name must fit.
 
-    A network made on torch's device "meta", which has shapes only, takes the tensors themselves.
+    A network on torch's device "meta", which has shapes only, takes the tensors themselves.
 
     Raises:
         UserError: the checkpoint holds another network, which is named.
@@ -139,7 +143,7 @@ def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Take up an optimiser's moments, if the checkpoint has them; its settings stay ours.
+    """Take up an optimizer's moments, if the checkpoint has them; its settings stay ours.
 
     Raises:
         UserError: they are not those of this network.
@@ -149,13 +153,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> 
     ours = optimizer.state_dict()["param_groups"]
     try:
         optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": ours})
-        _lay_out_as_parameters(optimizer)
+        _match_strides(optimizer)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoint.path}: its optimiser does not fit ({error})") from error
+        raise UserError(f"{checkpoint.path}: its optimizer does not fit ({error})") from error
 
 
-def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the strides of their parameters: fused optimisers take that for granted."""
+def _match_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the strides of their parameters, which fused optimizers rely on."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape:
@@ -163,10 +167,10 @@ def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _identify(state_dict: Mapping[str, Any]) -> str:
-    for name, network in _TELLTALES.items():
+    for name, network in _NETWORKS.items():
         if name in state_dict:
             return network
-    return "weights of a network unknown here"
+    return "weights of an unknown network"
 
 
 def save(
@@ -178,13 +182,13 @@ def save(
     epoch: int,
     extra: dict[str, Any],
 ) -> None:
-    """Write a checkpoint; the name ``path`` appears when the file is complete.
+    """Write a checkpoint.
 
     Raises:
-        UserError: it cannot be written; an older file of this name stays as it was.
+        WriteError: it cannot be written; an older file of this name stays as it was.
     """
     moments = optimizer.state_dict()
-    # How a machine computes the step is no part of it: others may not be able to.
+    # Not whether this machine fuses the step: others may not be able to.
     groups = [{**group, "fused": None} for group in moments["param_groups"]]
     content = {
         "state_dict": network.state_dict(),
@@ -193,55 +197,32 @@ def save(
         "global_epoch": epoch,
         OUR_KEY: extra,
     }
-    write(path, lambda partial: torch.save(_portable(content), partial))
-
-
-def write(path: Path, save_to: Callable[[Path], object]) -> None:
-    """Have a file written; its name appears when it is complete, and on the disk.
-
-    Raises:
-        UserError: it cannot be written; an older file of this name stays as it was.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_to(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be saved ({error})") from error
+    with atomic_write(path) as partial:
+        torch.save(_portable(content), partial)
 
 
 def name_best(path: Path, name: str) -> None:
-    """Give a checkpoint a second name beside it, at once; the file that had it loses it.
+    """Give a checkpoint a second name beside it; the file that had that name loses it.
 
     Raises:
-        UserError: the disk does not allow it.
+        WriteError: the disk does not allow it.
     """
-    partial = path.with_name(f".{name}.partial")
-    try:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path.with_name(name)) as partial:
         try:
             partial.hardlink_to(path)
-        except OSError:  # a file system without
+        except OSError:  # a file system without hard links
             shutil.copyfile(path, partial)
-        partial.replace(path.with_name(name))  # does nothing where both are the same file already
-    except OSError as error:
-        raise UserError(f"{path.with_name(name)}: cannot be saved ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path) -> None:
     """Remove what a process that was killed while it saved has left."""
-    for path in folder.glob(".*.pth.partial"):
-        path.unlink(missing_ok=True)
+    for path in folder.glob(".*"):
+        if _PARTIAL_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _portable(value: Any) -> Any:
-    """The same with every tensor on the CPU and contiguous, so that it loads on any machine."""
+    """The same with every tensor on the CPU and contiguous, to load on any machine."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().contiguous()
     if isinstance(value, Mapping):

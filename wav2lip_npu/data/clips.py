@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,16 +20,14 @@ from tqdm import tqdm
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
-from wav2lip_npu.mel import WINDOW_ROWS, melspectrogram
+from wav2lip_npu.mel import WINDOW_ROWS, melspectrogram, valid_starts
+from wav2lip_npu.runtime.files import WriteError, atomic_write
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
-MEL = "mel.npy"  # its mel spectrogram, kept
-MIN_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
+MEL = "mel.npy"  # its mel spectrogram, computed once
+MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
 
 log = logging.getLogger(__name__)
-
-# Which mel windows a target needs, as their first rows; none if it cannot be a target.
-MelRows = Callable[[int], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +42,30 @@ class Clip:
     fingerprint: str  # changes when a crop or the audio does
 
 
-def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]:
+def crop_number(name: str) -> int | None:
+    """The frame of a file ``N.jpg`` in a clip's folder; None for any other file."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a Path takes ten times as long)
+    return int(stem) if suffix == ".jpg" and stem.isdecimal() else None
+
+
+def list_crops(folder: Path) -> list[int]:
+    """The frames that have a crop in a clip's folder, rising.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    numbers = (crop_number(name) for name in os.listdir(folder))  # noqa: PTH208
+    return sorted(number for number in numbers if number is not None)
+
+
+def clip_fault(crops: int, *, has_audio: bool) -> str | None:
+    """Why a folder with so many crops is no usable clip, or None."""
+    if crops < MIN_CLIP_FRAMES:
+        return f"{crops} crops, {MIN_CLIP_FRAMES} are needed"
+    return None if has_audio else f"no {AUDIO}"
+
+
+def read_clips(data_root: Path, filelist: Path, *, per_frame_mels: bool) -> list[Clip]:
     """The usable clips that a file list names; those that are not are logged with the reason.
 
     The mel spectrogram of every clip is computed here, once, and kept beside its audio.
@@ -53,7 +74,7 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
         data_root: what the list's lines are relative to.
         filelist: a clip's folder a line; where there is none of that name, what follows a space
             is ignored, as LRS2's lists need it.
-        mel_rows: the speech that a target must have.
+        per_frame_mels: whether targets need the generator's mel rows too, see ``mel.valid_starts``.
 
     Raises:
         UserError: no list, or no usable clip in it.
@@ -68,7 +89,7 @@ def read_clips(data_root: Path, filelist: Path, mel_rows: MelRows) -> list[Clip]
 
     def read(folder: Path) -> Clip | UserError:
         try:
-            return _read_clip(folder, mel_rows)
+            return _read_clip(folder, per_frame_mels)
         except UserError as error:
             return error
 
@@ -91,44 +112,41 @@ def _folder(data_root: Path, line: str) -> Path:
     return whole if whole.is_dir() else data_root / line.split()[0]
 
 
-def _read_clip(folder: Path, mel_rows: MelRows) -> Clip:
+def _read_clip(folder: Path, per_frame_mels: bool) -> Clip:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    numbers, fingerprint = _list_files(folder)
-    if len(numbers) < MIN_FRAMES:
-        raise UserError(f"{folder}: {len(numbers)} crops, {MIN_FRAMES} are needed")
-    rows = load_mel(folder).shape[1]
+    numbers, has_audio, fingerprint = _scan(folder)
+    if (fault := clip_fault(len(numbers), has_audio=has_audio)) is not None:
+        raise UserError(f"{folder}: {fault}")
+    mel_rows = load_mel(folder).shape[1]
     crops = set(numbers)
-    windows = [s for s in numbers if crops.issuperset(range(s, s + WINDOW_FRAMES))]
-    targets = [
-        s for s in windows if (all_rows := mel_rows(s)) and max(all_rows) + WINDOW_ROWS <= rows
-    ]
-    if not targets or len(windows) < 2:
-        raise UserError(f"{folder}: no {WINDOW_FRAMES} crops in a row with speech to them")
+    windows = np.array([n for n in numbers if crops.issuperset(range(n, n + WINDOW_FRAMES))], int)
+    targets = valid_starts(windows, mel_rows, per_frame=per_frame_mels)
+    if not len(targets) or len(windows) < 2:
+        raise UserError(f"{folder}: no {WINDOW_FRAMES} crops in a row with audio to them")
     return Clip(
         folder=folder,
         crops=np.array(numbers),
-        targets=np.array(targets),
-        windows=np.array(windows),
-        mel_rows=rows,
+        targets=targets,
+        windows=windows,
+        mel_rows=mel_rows,
         fingerprint=fingerprint,
     )
 
 
-def _list_files(folder: Path) -> tuple[list[int], str]:
-    """The crops' numbers, rising, and a fingerprint of crops and audio by size and time."""
+def _scan(folder: Path) -> tuple[list[int], bool, str]:
+    """The crops' frames, whether audio is there, and a fingerprint of both by size and time."""
     numbers, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 (a Path costs ten times)
-            crop = suffix == ".jpg" and stem.isdecimal()
-            if crop:
-                numbers.append(int(stem))
-            if crop or entry.name == AUDIO:
+            number = crop_number(entry.name)
+            if number is not None:
+                numbers.append(number)
+            if number is not None or entry.name == AUDIO:
                 status = entry.stat()
                 files.append((entry.name, status.st_size, status.st_mtime_ns))
     digest = hashlib.blake2b(repr(sorted(files)).encode(), digest_size=8)
-    return sorted(numbers), digest.hexdigest()
+    return sorted(numbers), len(files) > len(numbers), digest.hexdigest()
 
 
 @lru_cache(maxsize=1024)
@@ -142,13 +160,8 @@ def load_mel(folder: Path) -> np.ndarray:
     if cache.is_file() and sound.is_file() and cache.stat().st_mtime >= sound.stat().st_mtime:
         return np.load(cache)
     mel = melspectrogram(load_audio(sound))
-    partial = cache.with_name(f".{MEL}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, mel)
-        partial.replace(cache)
-    except OSError:  # a read-only data set: computed again in every run
-        partial.unlink(missing_ok=True)
+    with suppress(WriteError), atomic_write(cache) as partial:  # a data set may be read-only
+        np.save(partial, mel)
     return mel
 
 
@@ -169,13 +182,13 @@ def load_crops(folder: Path, numbers: Sequence[int]) -> np.ndarray:
 
 
 class ClipFiles:
-    """Windows from the clips' own files: crops are decoded each time; see ``data.Store``."""
+    """Windows from the clips' own files: crops are decoded each time; see ``batches.Store``."""
 
     def __init__(self, clips: Sequence[Clip]) -> None:
         self.folders = [clip.folder for clip in clips]
 
     def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
-        """See ``data.Store``."""
+        """See ``batches.Store``."""
         windows = [
             load_crops(self.folders[clip], range(start, start + WINDOW_FRAMES))
             for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
@@ -184,7 +197,7 @@ class ClipFiles:
         return faces[:, :, LOWER_HALF:].contiguous() if lower else faces
 
     def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """See ``data.Store``."""
+        """See ``batches.Store``."""
         windows = [
             [load_mel(self.folders[clip])[:, row : row + WINDOW_ROWS] for row in rows_of_clip]
             for clip, rows_of_clip in zip(clips.tolist(), rows.tolist(), strict=True)

@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from wav2lip_npu.data.sampler import Batch, Consecutive, WindowDataset
+from wav2lip_npu.data.batches import Batch
+from wav2lip_npu.data.dataset import WindowDataset
+from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
 
+T = TypeVar("T")
 
-def load(
-    dataset: WindowDataset, numbers: Consecutive, *, batch_size: int, workers: int, pin: bool
+
+def open_loader(
+    dataset: WindowDataset, indices: StridedSampler, *, batch_size: int, workers: int, pin: bool
 ) -> DataLoader[Batch]:
-    """Full batches only: some devices compile anew for every shape."""
+    """A loader of whole batches only: some devices compile for every new shape.
+
+    Args:
+        dataset: makes a batch of indices.
+        indices: of the samples of this process.
+        batch_size: samples per batch.
+        workers: processes that load; 0 loads in this one.
+        pin: whether batches are put into page-locked memory.
+    """
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=numbers,
+        sampler=indices,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pin,
         drop_last=True,
-        generator=torch.Generator(),  # leaves the global one, which a resumed run gets back
+        generator=torch.Generator(),  # its seeds would change torch's global random numbers
         worker_init_fn=_start_worker,
-        multiprocessing_context=_clean_processes() if workers else None,
+        multiprocessing_context=_worker_context() if workers else None,
     )
 
 
-def _as_it_is(batch: Any) -> Any:
-    """A batch is loaded as a whole."""
+def _unchanged(batch: T) -> T:
+    """``WindowDataset.__getitems__`` gives whole batches."""
     return batch
 
 
@@ -43,20 +55,20 @@ def _start_worker(number: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _clean_processes() -> BaseContext:
+def _worker_context() -> BaseContext:
     """How loader processes are started: forked from a process that has done nothing yet.
 
     A fork of this one would inherit an open accelerator, and the locks of threads (OpenCV's, the
-    decoders') that do not exist in it, which it then waits for.
+    decoders') that do not exist in it, and wait for them for ever.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["wav2lip_npu.data.sampler"])  # imports torch once, not in each
+    context.set_forkserver_preload([WindowDataset.__module__])  # imports torch once, not in each
     return context
 
 
-def one_line(failure: UserError | RuntimeError | None) -> UserError:
+def loading_error(failure: UserError | RuntimeError | None) -> UserError:
     """What to tell a user when batches cannot be loaded; None: by another process."""
     if failure is None:
         return UserError("stopped, as another process of this run failed")

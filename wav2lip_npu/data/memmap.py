@@ -1,8 +1,9 @@
-"""Packed clips: all crops as 96 × 96 pixels in one file, all mels in another, read by mapping.
+"""The memmap cache: all crops of a list, 96 × 96 pixels, in one file, and all mels in another.
 
-A pack is three files named by the list and a digest of the clips' fingerprints:
+It is three files, named by the list and a digest of the clips' fingerprints:
 ``train-1f2e3d4c.crops`` (uint8, crop by crop), ``.mels`` (float32, row by row, 80 a row) and
-``.json``, written last, with a checksum for each clip. Another state of the clips is another name.
+``.json``, written last, with a checksum for each clip. Other clips, or changed ones, give another
+name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import zlib
 from collections import deque
@@ -28,15 +30,17 @@ from wav2lip_npu.data.clips import Clip, load_crops, load_mel
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.files import WriteError, atomic_write, write_text
 from wav2lip_npu.runtime.threads import usable_cores
 
-FORMAT = 1  # a higher one is another layout of the files
+FORMAT = 1  # of the files; a higher one is another layout
 CROP_SHAPE = (FACE_SIZE, FACE_SIZE, 3)
 CROP_BYTES = FACE_SIZE * FACE_SIZE * 3
 ROW_BYTES = MEL_BANDS * 4  # float32
-PART = 256  # crops that are decoded together: 7 MB
-SPOT_CHECKS = 8  # clips whose checksums are compared each time a pack is opened
+CROPS_PER_JOB = 256  # that a thread decodes: 7 MB
+CHECKED_CLIPS = 8  # whose checksums are compared each time a cache is opened
 GIB = 2**30
+_CACHE_NAME = re.compile(r"-[0-9a-f]{8}\.(crops|mels|json|partial)")
 
 log = logging.getLogger(__name__)
 
@@ -44,25 +48,25 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class PackedClips:
-    """Windows from a pack, on disk or on a device; see ``data.Store``."""
+class MemmapClips:
+    """Windows from the cache, on disk or in a device's memory; see ``batches.Store``."""
 
     def __init__(self, base: Path, clips: Sequence[Clip]) -> None:
-        """Describe a pack that is there; its files are opened when they are first read."""
+        """Describe a cache that is there; its files are opened when they are first read."""
         self._base = base
         self._crops = [clip.crops.astype(np.int32) for clip in clips]
         self._first_rows = np.cumsum([0, *(clip.mel_rows for clip in clips)])
         self._first_crops = np.cumsum([0, *(len(clip.crops) for clip in clips)])
         self._halves: torch.Tensor | None = None  # two of each crop
         self._rows: torch.Tensor | None = None
-        self.resident = False  # on a device
+        self.on_device = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process, which maps the files itself."""
         return {**self.__dict__, "_halves": None, "_rows": None}
 
     def move(self, device: Device) -> None:
-        """Have all crops and mels on a device, and gather windows there.
+        """Copy all crops and mels to a device, and gather windows there.
 
         Raises:
             UserError: it has no room for them.
@@ -78,11 +82,11 @@ class PackedClips:
         assert self._halves is not None and self._rows is not None
         self._halves = device.copy_to_device(self._halves)
         self._rows = device.copy_to_device(self._rows)
-        self.resident = True
-        log.info("%s: %.2f GiB live on %s", self._base.name, size / GIB, device.torch_device)
+        self.on_device = True
+        log.info("%s: %.2f GiB copied to %s", self._base.name, size / GIB, device.torch_device)
 
     def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
-        """See ``data.Store``."""
+        """See ``batches.Store``."""
         places = [
             np.searchsorted(self._crops[clip], start)
             for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
@@ -94,7 +98,7 @@ class PackedClips:
         return torch.as_tensor(faces.reshape(len(clips), WINDOW_FRAMES, height, FACE_SIZE, 3))
 
     def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """See ``data.Store``."""
+        """See ``batches.Store``."""
         first = self._first_rows[clips][:, None] + rows
         windows = self._gather("_rows", first[..., None] + np.arange(WINDOW_ROWS))
         upright = windows.reshape(*rows.shape, WINDOW_ROWS, MEL_BANDS).swapaxes(-1, -2)
@@ -117,27 +121,27 @@ class PackedClips:
 
 
 def _map(base: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Crops (N, 96, 96, 3) and mel rows (M, 80) of a pack, as they lie on the disk."""
+    """Crops (N, 96, 96, 3) and mel rows (M, 80) of a cache, as they are on the disk."""
     # Mapped for writing, which torch asks for; "c" keeps what is written to itself.
     crops = np.memmap(base.with_suffix(".crops"), np.uint8, "c").reshape(-1, *CROP_SHAPE)
     mels = np.memmap(base.with_suffix(".mels"), np.float32, "c").reshape(-1, MEL_BANDS)
     return crops, mels
 
 
-def open_packed(
+def open_memmap(
     clips: Sequence[Clip], folder: Path, name: str, *, limit_gb: float | None, build: bool = True
-) -> PackedClips | None:
-    """The pack of these clips; it is made if it is not there, or not as the clips are now.
+) -> MemmapClips | None:
+    """The memmap cache of these clips; built if it is missing, or the clips have changed.
 
     Args:
         clips: what it holds.
-        folder: where packs are.
-        name: of the list, which keeps one pack.
+        folder: where caches are.
+        name: of the list, which keeps one cache.
         limit_gb: GiB that it may take; None is half of what is free there.
-        build: whether to make one that is missing.
+        build: whether to build one that is missing.
 
     Returns:
-        None if it may not be made, is too large, or cannot be written: read the files instead.
+        None if it may not be built, is too large, or cannot be written: read the files instead.
 
     Raises:
         UserError: a crop cannot be read.
@@ -149,48 +153,55 @@ def open_packed(
     names = "\n".join(str(clip.folder) for clip in clips)
     digest = hashlib.blake2b(f"{FORMAT}{names}{prints}".encode(), digest_size=4).hexdigest()
     base = folder / f"{name}-{digest}"
-    checked = np.linspace(0, len(clips) - 1, min(SPOT_CHECKS, len(clips))).astype(int)
+    checked = np.linspace(0, len(clips) - 1, min(CHECKED_CLIPS, len(clips))).astype(int)
     if (problem := _problem(base, clips, checked)) is None:
-        log.info("%s: packed in %s", name, base.with_suffix(".crops"))
-        return PackedClips(base, clips)
+        log.info("%s: memmap cache %s", name, base.with_suffix(".crops"))
+        return MemmapClips(base, clips)
     if not build:
         return None
     if base.with_suffix(".json").is_file():
-        log.warning("%s: %s; packing anew", base.with_suffix(".crops"), problem)
+        log.warning("%s: %s; building it again", base.with_suffix(".crops"), problem)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{name}-*"):
-            old.unlink()
+            if _CACHE_NAME.fullmatch(old.name.removeprefix(name)):  # and no file of the user's
+                old.unlink()
         limit = shutil.disk_usage(folder).free / 2 if limit_gb is None else limit_gb * GIB
         if size > limit:
             log.info(
-                "%s: packed crops would take %.2f GiB, %.2f GiB are allowed (--cache_gb): "
-                "the JPEGs are read instead", name, size / GIB, limit / GIB,
+                "%s: the memmap cache would take %.2f GiB, %.2f GiB are allowed (--cache_gb): "
+                "JPEG files are read instead", name, size / GIB, limit / GIB,
             )  # fmt: skip
             return None
-        log.info("%s: packing %d clips, %.2f GiB, in %s", name, len(clips), size / GIB, folder)
+        log.info(
+            "%s: building the memmap cache of %d clips, %.2f GiB, in %s",
+            name,
+            len(clips),
+            size / GIB,
+            folder,
+        )
         _build(base, clips)
-    except OSError as error:
-        log.warning("%s: crops cannot be packed (%s): the JPEGs are read instead", name, error)
+    except (OSError, WriteError) as error:
+        log.warning("%s: no memmap cache (%s): JPEG files are read instead", name, error)
         return None
     if (problem := _problem(base, clips, range(len(clips)))) is not None:
         raise UserError(
             f"{base.with_suffix('.crops')}: {problem}, just written; is the disk sound?"
         )
-    return PackedClips(base, clips)
+    return MemmapClips(base, clips)
 
 
 def _problem(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> str | None:
-    """What is wrong with a pack, or None; checksums are compared of the clips ``checked``."""
+    """What is wrong with a cache, or None; the checksums of the clips ``checked`` are compared."""
     try:
         sums = json.loads(base.with_suffix(".json").read_text())["checksums"]
         crops, mels = _map(base)
     except (OSError, ValueError, KeyError) as error:
-        return f"not a whole pack ({error})"
+        return f"incomplete ({error})"
     first_crop = [0, *accumulate(len(clip.crops) for clip in clips)]
     first_row = [0, *accumulate(clip.mel_rows for clip in clips)]
     if (len(crops), len(mels), len(sums)) != (first_crop[-1], first_row[-1], len(clips)):
-        return "not of the size that it should be"
+        return "of the wrong size"
     for place in checked:
         faces = crops[first_crop[place] : first_crop[place + 1]]
         rows = mels[first_row[place] : first_row[place + 1]]
@@ -200,12 +211,12 @@ def _problem(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> str |
 
 
 def _build(base: Path, clips: Sequence[Clip]) -> None:
-    """Write the files of a pack; the last one, with the checksums, appears when all is there."""
+    """Write the files of a cache; the one with the checksums last."""
     sums = [[0, 0] for _ in clips]
     parts = [
-        (place, clip.folder, clip.crops[start : start + PART].tolist())
+        (place, clip.folder, clip.crops[start : start + CROPS_PER_JOB].tolist())
         for place, clip in enumerate(clips)
-        for start in range(0, len(clip.crops), PART)
+        for start in range(0, len(clip.crops), CROPS_PER_JOB)
     ]
 
     def decode(part: tuple[int, Path, list[int]]) -> tuple[int, np.ndarray]:
@@ -215,26 +226,24 @@ def _build(base: Path, clips: Sequence[Clip]) -> None:
     bar = tqdm(total=sum(len(clip.crops) for clip in clips), unit="crop", disable=None)
     threads = usable_cores()
     with ThreadPoolExecutor(threads) as pool, bar:
-        with base.with_suffix(".crops").open("wb") as file:
-            for place, faces in _in_order(pool, decode, parts, ahead=2 * threads):
+        with atomic_write(base.with_suffix(".crops")) as partial, partial.open("wb") as file:
+            for place, faces in _map_in_order(pool, decode, parts, ahead=2 * threads):
                 file.write(faces.data)
                 sums[place][0] = zlib.crc32(faces.data, sums[place][0])
                 bar.update(len(faces))
-        with base.with_suffix(".mels").open("wb") as file:
-            mels = _in_order(pool, load_mel, [clip.folder for clip in clips], ahead=2 * threads)
+        with atomic_write(base.with_suffix(".mels")) as partial, partial.open("wb") as file:
+            mels = _map_in_order(pool, load_mel, [clip.folder for clip in clips], ahead=2 * threads)
             for place, mel in enumerate(mels):
                 rows = np.ascontiguousarray(mel.T)
                 file.write(rows.data)
                 sums[place][1] = zlib.crc32(rows.data)
-    partial = base.with_suffix(".partial")
-    partial.write_text(json.dumps({"format": FORMAT, "checksums": sums}))
-    partial.replace(base.with_suffix(".json"))
+    write_text(base.with_suffix(".json"), json.dumps({"format": FORMAT, "checksums": sums}))
 
 
-def _in_order(
+def _map_in_order(
     pool: ThreadPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], *, ahead: int
 ) -> Iterator[Result]:
-    """Results in the order of the jobs, of which no more than ``ahead`` are under way."""
+    """The results in the order of the jobs, of which no more than ``ahead`` are running."""
     waiting: deque[Future[Result]] = deque()
     for job in jobs:
         waiting.append(pool.submit(work, job))

@@ -23,7 +23,8 @@ from wav2lip_npu.media.video_reader import read_frames
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.preprocessing.report import REPORT
 from wav2lip_npu.runtime.files import atomic_write, write_text
-from wav2lip_npu.training.metrics import CURVES, MetricsFile
+from wav2lip_npu.training.figures import CURVES
+from wav2lip_npu.training.metrics import MetricsFile
 
 SENTENCES = (
     "Bob may bring a map of the bay before we move.",

@@ -22,6 +22,7 @@ from wav2lip_npu.inference.fusion import fold
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.files import atomic_write
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
@@ -47,12 +48,15 @@ def export(config: ExportConfig) -> None:
     about = {"step": str(found.global_step), "weights": "ema" if averaged else "raw"}
     content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
     pth, tensors = (config.outfile.with_suffix(suffix) for suffix in SUFFIXES)
-    checkpoint.write(pth, lambda path: torch.save(content, path))
-    checkpoint.write(tensors, lambda path: save_file(weights, path, metadata=about))
+    with atomic_write(pth) as partial:
+        torch.save(content, partial)
+    with atomic_write(tensors) as partial:
+        save_file(weights, partial, metadata=about)
     log.info("%s weights of step %d: %s and %s", about["weights"], found.global_step, pth, tensors)
     if config.onnx:
         target = config.outfile.with_suffix(ONNX)
-        checkpoint.write(target, lambda path: _write_onnx(generator, path))
+        with atomic_write(target) as partial:
+            _write_onnx(generator, partial)
         difference = _compare(generator, target)
         log.info("%s: within %.1e of torch, for batches of any size", target, difference)
 

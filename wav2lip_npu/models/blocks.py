@@ -73,7 +73,7 @@ def stage(first: nn.Module, channels: int, residuals: int) -> list[nn.Module]:
     return [first, *rest]
 
 
-def audio_encoder_blocks(*, residuals_at_256: int) -> nn.Sequential:
+def make_audio_encoder(*, residuals_at_256: int) -> nn.Sequential:
     """Mel window (B, 1, 80, 16) → embedding (B, 512, 1, 1), the same but for one depth."""
     return nn.Sequential(
         *stage(ConvBlock(1, 32, padding=1), 32, 2),

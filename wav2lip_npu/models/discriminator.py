@@ -1,4 +1,4 @@
-"""The visual quality discriminator: tells drawn lower faces from real ones."""
+"""The visual quality discriminator: are lower faces real or generated?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wav2lip_npu.models.inputs import lower_half
 
 
 class VisualQualityDiscriminator(nn.Module):
-    """Judges each frame for itself, by its lower half."""
+    """Classifies each frame by its lower half."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class VisualQualityDiscriminator(nn.Module):
         self.binary_pred = nn.Sequential(nn.Conv2d(512, 1, 1), nn.Sigmoid())
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        """Judge frames.
+        """Classify frames.
 
         Args:
             faces: (B, 3, T, 96, 96) BGR in [0, 1].
@@ -41,7 +41,7 @@ class VisualQualityDiscriminator(nn.Module):
         for block in self.face_encoder_blocks:
             x = block(x)
         logit, probability = self.binary_pred
-        # The sigmoid in float32 whatever the autocast: rounded to 1, it would have no logarithm.
+        # The sigmoid in float32 in spite of autocast: rounded to 1, 1 − p would have no logarithm.
         return probability(logit(x).float()).flatten(1)
 
 

@@ -1,15 +1,15 @@
-"""The generator: speech and identity encoders, and a U-Net decoder that draws the face."""
+"""The generator: audio and identity encoders, and a U-Net decoder of the face."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from wav2lip_npu.models.blocks import ConvBlock, UpBlock, audio_encoder_blocks, stage
+from wav2lip_npu.models.blocks import ConvBlock, UpBlock, make_audio_encoder, stage
 
 
 class Generator(nn.Module):
-    """Draws the face of the reference, in the pose of the masked target, speaking the speech."""
+    """Generates the face of the reference, in the pose of the masked target, speaking the audio."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Generator(nn.Module):
                 [ConvBlock(512, 512), ConvBlock(512, 512, 1)],  # 1 × 1
             )
         )
-        self.audio_encoder = audio_encoder_blocks(residuals_at_256=1)
+        self.audio_encoder = make_audio_encoder(residuals_at_256=1)
         # Each block's output is joined with the encoder's of the same size.
         self.face_decoder_blocks = nn.ModuleList(
             nn.Sequential(*blocks)
@@ -44,7 +44,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-        """Draw faces, of single frames or of windows of T frames.
+        """Generate faces, of single frames or of windows of T frames.
 
         Args:
             mel: (B, 1, 80, 16), or (B, T, 1, 80, 16).
@@ -55,15 +55,15 @@ class Generator(nn.Module):
             (B, 3, 96, 96), or (B, 3, T, 96, 96), BGR in [0, 1].
         """
         if faces.dim() == 4:
-            return self._draw(mel, faces)
+            return self._generate(mel, faces)
         frames = faces.shape[2]
-        # Frame-major, like the original: batch statistics do not care, sums of floats do.
-        drawn = self._draw(
+        # Frame by frame, as in the original: the order of the batch changes how sums are rounded.
+        generated = self._generate(
             mel.transpose(0, 1).flatten(0, 1), faces.permute(2, 0, 1, 3, 4).flatten(0, 1)
         )
-        return drawn.unflatten(0, (frames, -1)).permute(1, 2, 0, 3, 4)
+        return generated.unflatten(0, (frames, -1)).permute(1, 2, 0, 3, 4)
 
-    def _draw(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    def _generate(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         encoded = []
         for encode in self.face_encoder_blocks:
             faces = encode(faces)

@@ -1,4 +1,4 @@
-"""The lip-sync expert: SyncNet, adapted to colour faces by the Wav2Lip authors."""
+"""SyncNet, the lip-sync expert, with colour faces as in Wav2Lip."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from wav2lip_npu.models.blocks import ConvBlock, audio_encoder_blocks, stage
+from wav2lip_npu.models.blocks import ConvBlock, make_audio_encoder, stage
 
 
 class SyncNet(nn.Module):
-    """Embeds 0.2 s of speech and of the lower face; both agree where the lips speak the speech."""
+    """Embeds 0.2 s of audio and of the lower face: alike where the lips speak the audio."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,10 +24,10 @@ class SyncNet(nn.Module):
             ConvBlock(512, 512),
             ConvBlock(512, 512, 1),
         )
-        self.audio_encoder = audio_encoder_blocks(residuals_at_256=2)
+        self.audio_encoder = make_audio_encoder(residuals_at_256=2)
 
     def forward(self, mel: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed speech and faces.
+        """Embed audio and faces.
 
         Args:
             mel: (B, 1, 80, 16) mel windows.
@@ -35,19 +35,19 @@ class SyncNet(nn.Module):
                 in [0, 1].
 
         Returns:
-            Speech and face embeddings, (B, 512) each, not negative, of length 1, float32.
+            Audio and face embeddings, (B, 512) each, not negative, of length 1, float32.
         """
         return self.embed_audio(mel), self.embed_face(faces)
 
     def embed_audio(self, mel: torch.Tensor) -> torch.Tensor:
-        """Speech embeddings (B, 512) of mel windows, see ``forward``."""
-        return _of_length_1(self.audio_encoder(mel))
+        """Audio embeddings (B, 512) of mel windows, see ``forward``."""
+        return _normalize(self.audio_encoder(mel))
 
     def embed_face(self, faces: torch.Tensor) -> torch.Tensor:
         """Face embeddings (B, 512) of five frames' lower halves, see ``forward``."""
-        return _of_length_1(self.face_encoder(faces))
+        return _normalize(self.face_encoder(faces))
 
 
-def _of_length_1(x: torch.Tensor) -> torch.Tensor:
-    # In float32 whatever the autocast: the loss takes logarithms of the cosine.
+def _normalize(x: torch.Tensor) -> torch.Tensor:
+    # In float32 in spite of autocast: the loss takes logarithms of the cosine.
     return F.normalize(x.flatten(1).float(), dim=1)

@@ -21,7 +21,7 @@ import face_detection
 from face_detection import Box
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
-from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
+from wav2lip_npu.data.clips import AUDIO, MIN_CLIP_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import WavWriter, cut_wav, no_sound
 from wav2lip_npu.media.video_reader import (
@@ -225,7 +225,7 @@ def _choose_faces(clip: str, found: FirstPass, config: PreprocessConfig) -> list
         people = {
             track[0]
             for track, faces in tracks.items()
-            if track == main or sum(face.box is not None for face in faces) >= MIN_FRAMES
+            if track == main or sum(face.box is not None for face in faces) >= MIN_CLIP_FRAMES
         }
         cutouts.append(
             Cutout(
@@ -345,6 +345,6 @@ def _clip_warnings(report: ClipReport) -> list[str]:
         warnings.append(f"the sound has {report.audio_rate} Hz: it lacks all above half of that")
     if report.people > 1:
         warnings.append(f"{report.people} faces: the one that is largest over the clip was taken")
-    if report.faces < MIN_FRAMES:
-        warnings.append(f"{report.faces} crops: training skips clips of less than {MIN_FRAMES}")
+    if report.faces < MIN_CLIP_FRAMES:
+        warnings.append(f"{report.faces} crops: training needs {MIN_CLIP_FRAMES} in a clip")
     return warnings

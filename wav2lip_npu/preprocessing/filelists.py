@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from wav2lip_npu.config import FilelistsConfig
-from wav2lip_npu.data.clips import AUDIO, MIN_FRAMES
+from wav2lip_npu.data.clips import AUDIO, MIN_CLIP_FRAMES, clip_fault, crop_number
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import write_text
 
@@ -61,7 +61,7 @@ def _usable_clips(root: Path) -> list[str]:
         reason = f"; left out: {left_out[0]}" if left_out else ""
         raise UserError(
             f"--data_root {root}: no usable clip in it, at any depth (a clip is a folder of "
-            f"{MIN_FRAMES} crops or more, 0.jpg, 1.jpg …, and {AUDIO}){reason}"
+            f"{MIN_CLIP_FRAMES} crops or more, 0.jpg, 1.jpg …, and {AUDIO}){reason}"
         )
     for reason in left_out[:MAX_LOGGED_CLIPS]:
         log.warning("left out: %s", reason)
@@ -108,7 +108,7 @@ def _look_into(folder: Path) -> tuple[int, bool, dict[str, Path]]:
     crops, has_audio, below = 0, False, {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(".jpg") and entry.name[:-4].isdecimal():
+            if crop_number(entry.name) is not None:
                 crops += 1
             elif entry.name == AUDIO:
                 has_audio = True
@@ -119,10 +119,8 @@ def _look_into(folder: Path) -> tuple[int, bool, dict[str, Path]]:
 
 
 def _fault(clip: str, crops: int, has_audio: bool) -> str | None:
-    if crops < MIN_FRAMES:
-        return f"{clip}: {crops} crops, {MIN_FRAMES} are needed"
-    if not has_audio:
-        return f"{clip}: no {AUDIO}"
+    if (fault := clip_fault(crops, has_audio=has_audio)) is not None:
+        return f"{clip}: {fault}"
     if clip.encode(errors="ignore").decode().splitlines() != [clip.strip()]:
         return f"{clip!r}: a name that a list, in UTF-8, cannot hold"
     return None

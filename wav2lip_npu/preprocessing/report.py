@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from wav2lip_npu.constants import FACE_SIZE, FPS
-from wav2lip_npu.data.clips import AUDIO, load_crops
+from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import write_image, write_text
 
@@ -116,7 +116,7 @@ def is_done(reports: Sequence[ClipReport], video: Path, root: Path) -> bool:
 
 def describe(folder: Path, report: ClipReport) -> ClipReport:
     """A report of a clip that another program has cut."""
-    numbers = [int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal()]
+    numbers = list_crops(folder)
     return replace(
         report,
         frames=max(numbers, default=-1) + 1,
@@ -158,7 +158,7 @@ def draw_sheet(clips: Sequence[str], root: Path) -> None:
     chosen = np.linspace(0, len(clips) - 1, min(MAX_SHEET_CLIPS, len(clips))).astype(int)
     for clip in (clips[place] for place in chosen):
         folder = root / clip
-        numbers = sorted(int(path.stem) for path in folder.glob("*.jpg") if path.stem.isdecimal())
+        numbers = list_crops(folder)
         if not numbers:
             continue
         places = np.linspace(0, len(numbers) - 1, SHEET_CROPS).astype(int)

@@ -19,6 +19,10 @@ _DIGEST_BLOCK_BYTES = 2**20
 _MAX_STEM_CHARACTERS = 50  # of a partial name: file systems allow names of 255 bytes
 
 
+class WriteError(UserError):
+    """A file that cannot be written, and why."""
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file under a partial name; it gets its own name when it is complete and on the disk.
@@ -29,7 +33,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         The path to write to, in the same folder and with the same suffix.
 
     Raises:
-        UserError: the file cannot be written.
+        WriteError: the file cannot be written.
     """
     partial = partial_path(path)
     try:
@@ -37,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield partial
         publish(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        raise UserError(f"{path}: cannot be written ({error})") from error
+        raise WriteError(f"{path}: cannot be written ({error})") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""How a network learns: gradients that are gathered, judged, clipped and followed; its average."""
+"""A network in training: gradients and their filter, the optimizer step, the learning rate."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,20 +14,21 @@ from torch.nn.parallel import DistributedDataParallel
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import World
+from wav2lip_npu.training.ema import EMA
 
 # A gradient's norm may be so many times the highest that is remembered; more is a fault of the data
 # or of the arithmetic. Generators on GRID stayed within 2.3 times their geometric mean over 60
-# steps. But a discriminator that begins to tell pictures apart went from 0.0001 to 34 in 25 steps,
-# by a factor of 38 over what it had been at the most: hence the highest and not the mean.
-FAR_ABOVE = 30.0
-KNOWN_AFTER = 100  # norms that make a history
-FORGOTTEN = 0.01  # share of the highest norm that each step forgets
-YIELDED = 1.1  # factor by which each step that is skipped raises it: a lasting change passes
-TOO_MANY = 50  # steps skipped in a row, after which a run ends
+# steps. But a discriminator that begins to separate images went from 0.0001 to 34 in 25 steps, 38
+# times what it had been at the most: hence the highest and not the mean.
+MAX_NORM_RATIO = 30.0
+MIN_NORM_HISTORY = 100  # norms before any is compared
+NORM_DECAY = 0.01  # share of the highest norm that each step forgets
+NORM_GROWTH_PER_SKIP = 1.1  # factor by which a skipped step raises it: a lasting change passes
+MAX_SKIPPED_STEPS = 50  # in a row, after which a run ends
 
 
 class GradientSpikeFilter:
-    """Tells, on the device and without asking it, which steps should be skipped.
+    """Decides which steps are skipped, on the device and without waiting for it.
 
     A norm that is not finite is a fault, and so is one far above the highest of those before it:
     accelerators that saturate give the largest number instead of infinity.
@@ -39,23 +39,23 @@ class GradientSpikeFilter:
         self._highest = zero - math.inf  # logarithm of the highest norm that is remembered
         self._known = zero.clone()  # norms so far
         self._skipped = zero.clone()  # steps, in all
-        self._in_a_row = zero.clone()  # steps, up to now
+        self._in_a_row = zero.clone()  # steps skipped up to now
 
-    def judge(self, norm: torch.Tensor) -> torch.Tensor:
+    def should_skip(self, norm: torch.Tensor) -> torch.Tensor:
         """1 if the step of this gradient norm should be skipped, else 0; a scalar."""
         size = norm.clamp_min(torch.finfo(torch.float32).tiny).log()
         finite = size.isfinite()
-        far = (self._known >= KNOWN_AFTER) & (size > self._highest + math.log(FAR_ABOVE))
+        far = (self._known >= MIN_NORM_HISTORY) & (size > self._highest + math.log(MAX_NORM_RATIO))
         skip = (far | ~finite).float()
-        remembered = torch.maximum(size, self._highest + math.log(1 - FORGOTTEN))
-        remembered = torch.where(far, self._highest + math.log(YIELDED), remembered)
+        remembered = torch.maximum(size, self._highest + math.log(1 - NORM_DECAY))
+        remembered = torch.where(far, self._highest + math.log(NORM_GROWTH_PER_SKIP), remembered)
         self._highest = torch.where(finite, remembered, self._highest)
         self._known = self._known + finite
         self._skipped = self._skipped + skip
         self._in_a_row = (self._in_a_row + skip) * skip
         return skip
 
-    def skipped(self) -> tuple[int, int]:
+    def skipped_steps(self) -> tuple[int, int]:
         """Steps skipped in all, and in a row up to now; waits for the device."""
         return int(self._skipped), int(self._in_a_row)
 
@@ -70,34 +70,6 @@ class GradientSpikeFilter:
             setattr(self, f"_{name}", value.to(own.device))
 
 
-class Average:
-    """A moving average of a network's weights and running statistics.
-
-    Torch's ``AveragedModel`` would do, but for asking the device at each step how many there were.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.count = 0  # steps followed
-        self._decay = decay
-
-    def follow(self, network: nn.Module) -> None:
-        """Take in the weights after a step.
-
-        Early on it forgets faster, so that the first weights do not linger.
-        """
-        kept = min(self._decay, self.count / (10 + self.count))
-        averages, values = self._floats(self.network), self._floats(network)
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, values, 1 - kept)
-        self.count += 1
-
-    @staticmethod
-    def _floats(network: nn.Module) -> list[torch.Tensor]:
-        tensors = (*network.parameters(), *network.buffers())
-        return [tensor for tensor in tensors if tensor.is_floating_point()]  # without counters
-
-
 class TrainableNetwork:
     """A network in training, with all that belongs to it; saved in a file of its own."""
 
@@ -109,133 +81,137 @@ class TrainableNetwork:
         device: Device,
         world: World,
         *,
-        average: bool,
+        ema: bool,
     ) -> None:
-        """Take a network into training.
+        """Prepare a network for training.
 
         Args:
             network: is moved to the device.
-            config: learning rate and what else is asked for.
-            betas: Adam's.
+            config: learning rate and the other options.
+            betas: of Adam.
             device: where it is trained.
-            world: the processes that share its gradients.
-            average: keep the moving average of its weights, if the options ask for one.
+            world: the processes that average its gradients.
+            ema: keep a moving average of its weights, if the options ask for one.
         """
         self.network = device.prepare(network)
-        self.shared = world.wrap_ddp(network)  # the same, to be called in training
+        self.ddp = world.wrap_ddp(network)  # the same network, as it is called in training
         if config.compile:
-            self.shared = torch.compile(self.shared)  # type: ignore[assignment]
+            self.ddp = torch.compile(self.ddp)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, betas=betas, fused=device.has_fused_adam
         )
         self.scaler = device.scaler()
-        self.watch = GradientSpikeFilter(device)
-        self.average = None
-        if average and config.ema is not None:
-            self.average = Average(self.network, config.ema)
+        self.spike_filter = GradientSpikeFilter(device)
+        self.ema = EMA(self.network, config.ema) if ema and config.ema is not None else None
         self._accumulate = config.accumulate
-        self._clip = config.clip_grad_norm
-        self._note_statistics()
+        self._max_norm = config.clip_grad_norm
+        self._keep_statistics()
 
-    def called(self) -> nn.Module:
+    def forward_module(self) -> nn.Module:
         """The network as it is to be called, in training and in evaluation mode."""
-        return self.shared if self.network.training else self.network
+        return self.ddp if self.network.training else self.network
 
     def networks(self) -> list[nn.Module]:
-        """The network, and its average if it is kept."""
-        return [self.network, *([self.average.network] if self.average is not None else [])]
+        """The network, and its moving average if there is one."""
+        return [self.network, *([self.ema.network] if self.ema is not None else [])]
 
-    def gathering(self) -> AbstractContextManager[Any]:
-        """The context of batches whose gradients processes need not exchange yet."""
-        whole = getattr(self.shared, "_orig_mod", self.shared)
-        return whole.no_sync() if isinstance(whole, DistributedDataParallel) else nullcontext()
+    def no_sync(self) -> AbstractContextManager[Any]:
+        """The context of batches after which processes need not average gradients yet."""
+        wrapped = getattr(self.ddp, "_orig_mod", self.ddp)
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
-    def forget_gradients(self) -> None:
-        """Begin to gather anew."""
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of a batch's loss, which is one of ``--accumulate``."""
+        """Add the gradients of a batch's loss, which is one of ``--accumulate``."""
         self.scaler.scale(loss / self._accumulate).backward()
 
-    def descend(self, learning_rate: float) -> torch.Tensor:
-        """One step of the optimiser on the gradients gathered; their norm, before clipping."""
+    def optimizer_step(self, learning_rate: float) -> torch.Tensor:
+        """One step with the gradients there are, unless they are a spike.
+
+        Returns:
+            The norm of the gradients before clipping, a scalar on the device.
+        """
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.scaler.is_enabled():
             norm = norm / self.scaler.scale(torch.ones_like(norm))
-        skip = self.watch.judge(norm)
+        skip = self.spike_filter.should_skip(norm)
         if self.scaler.is_enabled():
-            # A card that saturates hides its overflows from the scaler; it is told so.
+            # A card that saturates hides its overflows from the scaler: NaN shows them.
             gradients[0].mul_(torch.where(skip > 0, torch.nan, 1.0))
             self.scaler.unscale_(self.optimizer)
-        if self._clip is not None:
-            nn.utils.clip_grad_norm_(parameters, self._clip)
+        if self._max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self._max_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self._step_unless(skip)
         self.scaler.update()
-        if self.average is not None:
-            self.average.follow(self.network)
+        if self.ema is not None:
+            self.ema.update(self.network)
         return norm
 
     def _step_unless(self, skip: torch.Tensor) -> None:
-        if self.optimizer.defaults["fused"]:  # looks at this on the device, for gradient scalers
+        if self.optimizer.defaults["fused"]:  # reads this on the device, for gradient scalers
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skip  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not skip:
             self.optimizer.step()
 
-    def check(self) -> tuple[int, int]:
-        """Steps skipped in all, and in a row up to now; waits for the device.
+    def repair_statistics(self) -> None:
+        """Undo what a batch that was not finite did to the running statistics.
 
-        What a batch that was not finite did to the running statistics is undone. While training
-        nothing reads them, so this must only come before they are used or saved.
+        Waits for the device. Training does not read them, so this is only needed before they are
+        used or saved.
         """
         for network in self.networks():
-            for buffer, sound in zip(network.buffers(), self._sound_statistics, strict=True):
+            for buffer, finite in zip(network.buffers(), self._finite_statistics, strict=True):
                 if not buffer.isfinite().all():
-                    buffer.copy_(sound)
-        self._note_statistics()
-        return self.watch.skipped()
+                    buffer.copy_(finite)
+        self._keep_statistics()
 
-    def _note_statistics(self) -> None:
-        self._sound_statistics = [buffer.clone() for buffer in self.network.buffers()]
+    def _keep_statistics(self) -> None:
+        self._finite_statistics = [buffer.clone() for buffer in self.network.buffers()]
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Have ``called`` give the average instead, which must be there, in evaluation mode."""
-        assert self.average is not None
-        own, self.network = self.network, self.average.network
+    def use_ema(self) -> Iterator[None]:
+        """Let ``forward_module`` give the moving average, which must be there."""
+        assert self.ema is not None
+        own, self.network = self.network, self.ema.network
         try:
             yield
         finally:
             self.network = own
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know besides network and optimiser."""
-        state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "watch": self.watch.state()}
-        if self.average is not None:
-            state["ema"] = self.average.network.state_dict()
-            state["averaged"] = self.average.count
+        """What a resumed run needs besides network and optimizer."""
+        state: dict[str, Any] = {
+            "scaler": self.scaler.state_dict(),
+            "watch": self.spike_filter.state(),
+        }
+        if self.ema is not None:
+            state["ema"] = self.ema.network.state_dict()
+            state["averaged"] = self.ema.updates
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state of an earlier run; a published checkpoint has none."""
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
-        self.watch.restore(state.get("watch", {}))
-        if self.average is not None:
-            self.average.network.load_state_dict(state.get("ema", self.network.state_dict()))
-            self.average.count = state.get("averaged", 0)
-        self._note_statistics()
+        self.spike_filter.restore(state.get("watch", {}))
+        if self.ema is not None:
+            self.ema.network.load_state_dict(state.get("ema", self.network.state_dict()))
+            self.ema.updates = state.get("averaged", 0)
+        self._keep_statistics()
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The rate of a step, counted from 0: a linear warm-up, then constant or a falling cosine.
+    """The learning rate of a step, counted from 0: linear warm-up, then constant or cosine.
 
-    Of the step alone, so that a resumed run goes on where it was.
+    A function of the step alone, so that a resumed run continues with the same rate.
     """
     rate = config.learning_rate
     if step < config.warmup_steps:

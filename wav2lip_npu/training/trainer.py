@@ -1,4 +1,4 @@
-"""The training loop: the same for the expert, the generator and the adversarial pair."""
+"""The training loop: the same for SyncNet, the generator and the adversarial pair."""
 
 from __future__ import annotations
 
@@ -6,54 +6,41 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
-from wav2lip_npu.data.loader import load, one_line
-from wav2lip_npu.data.sampler import (
-    Batch,
-    Consecutive,
-    WindowDataset,
-    WindowSampler,
-    open_data,
-)
+from wav2lip_npu.data.batches import Batch
+from wav2lip_npu.data.dataset import WindowDataset, open_data
+from wav2lip_npu.data.loader import loading_error, open_loader
+from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
 from wav2lip_npu.runtime.device import Device, seed
 from wav2lip_npu.runtime.signals import stop_signals
-from wav2lip_npu.training.checks import check_data
-from wav2lip_npu.training.metrics import (
-    AVERAGED,
-    Mean,
-    MetricsFile,
-    film_strip,
-    plot_curves,
-    sheet_of,
-)
-from wav2lip_npu.training.optimization import TOO_MANY, learning_rate
-from wav2lip_npu.training.overfit import check_overfit
-from wav2lip_npu.training.pace import Pace
+from wav2lip_npu.training.checks import check_data, check_overfit
+from wav2lip_npu.training.figures import plot_curves, write_samples
+from wav2lip_npu.training.metrics import EMA_PREFIX, MetricsFile, RunningMean, ThroughputMeter
+from wav2lip_npu.training.optimization import MAX_SKIPPED_STEPS, learning_rate
 from wav2lip_npu.training.tasks import AdversarialTask, GeneratorTask, SyncNetTask, Task
-from wav2lip_npu.training.validation import SHEET_TITLES, judge
+from wav2lip_npu.training.validation import SHEET_TITLES, validate
 
-GO, TIME_IS_UP, STOP, FAILED = range(4)  # what a process says before a step; the gravest counts
+# What each process reports before a step; the highest of all processes decides.
+CONTINUE, TIME_IS_UP, STOP, FAILED = range(4)
 
 log = logging.getLogger(__name__)
 
 
 def train_syncnet(config: SyncNetConfig) -> None:
-    """Train the lip-sync expert until the options say to stop, or an interruption."""
+    """Train SyncNet until the options say to stop, or a signal does."""
     _train(config, SyncNetTask)
 
 
@@ -62,17 +49,16 @@ def train_generator(config: GeneratorConfig) -> None:
     _train(config, AdversarialTask if config.disc else GeneratorTask)
 
 
-def _train(config: TrainConfig, kind: type[Task]) -> None:
+def _train(config: TrainConfig, task_class: type[Task]) -> None:
     device = Device.open(config.device, config.precision)
-    device.tune_malloc()
     with distributed.join(device) as world:
         log.info("device: %s (%s)", device.torch_device, device.reason)
         log.info(
-            "processes: %d; items a step: %d",
+            "processes: %d; samples per step: %d",
             world.size, world.size * config.batch_size * config.accumulate,
         )  # fmt: skip
         seed(config.seed)
-        Trainer(config, kind(config, device, world)).run()
+        Trainer(config, task_class(config, device, world)).run()
 
 
 class Trainer:
@@ -87,21 +73,20 @@ class Trainer:
         self.config = config
         self.task = task
         self.device, self.world = task.device, task.world
-        self.batch_size = config.batch_size * self.world.size  # over all processes
-        self.step_size = self.batch_size * config.accumulate  # items of a step
+        self.global_batch_size = config.batch_size * self.world.size * config.accumulate
         self.train_data, self.val_data = (
-            open_data(config, name, task.recipe, self.device, self.world)
+            open_data(config, name, task.batches, self.device, self.world)
             for name in ("train.txt", "val.txt")
         )
         self.metrics = MetricsFile(config.checkpoint_dir)
-        self.means = Mean()  # since the last line of the log, which came
-        self.pace = Pace()
-        self.skipped = 0  # steps, because of their gradient
+        self.means = RunningMean()  # since the last line of the log
+        self.throughput = ThroughputMeter()
+        self.skipped = 0  # steps, because of their gradients
         self.step = 0
-        self.items = 0  # seen in training: the position in the sequence of draws
-        self.best: float | None = None  # score of an evaluation
+        self.samples = 0  # so far: where the run stands in the sequence of samples
+        self.best: float | None = None  # score of a validation
         self.published: list[int] = []  # steps of the checkpoints that this training has written
-        self.ended: str | None = None  # why, if it is no interruption
+        self.ended: str | None = None  # why, if it is not by a signal
         self._resume()
         self.saved_step = self.step
 
@@ -147,26 +132,26 @@ class Trainer:
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         config = self.config
-        self.peak = self.world.size * self.device.measured_matmul_flops()
-        self.pace.begin(self.step)
+        self.peak_flops = self.world.size * self.device.measured_matmul_flops()
+        self.throughput.reset(self.step)
         self.task.set_training(True)
         batches = self.device.prefetch(self._train_batches(stop))
-        while (gathered := [*islice(batches, config.accumulate)])[config.accumulate - 1 :]:
-            self.means.add(self.task.step(*gathered, number=self.step))
+        while len(accumulated := [*islice(batches, config.accumulate)]) == config.accumulate:
+            self.means.add(self.task.step(*accumulated, number=self.step))
             self.step += 1
-            self.items += self.step_size
+            self.samples += self.global_batch_size
             bar.update()
             if self.step == config.max_steps:
                 self.ended = "--max_steps"
             if self.ended or self.step % config.log_interval == 0:
                 self._log_progress()
             if self.ended or self.step % config.eval_interval == 0:
-                self.evaluate()  # may open a gate, which the checkpoint must know
+                self.validate()  # may open the sync gate, which the checkpoint must know
             if self.ended or self.step == 1 or self.step % config.checkpoint_interval == 0:
                 self.save()
             if self.ended:
                 return
-        if self.step != self.pace.step:
+        if self.step != self.throughput.step:
             self._log_progress()
         if self.step != self.saved_step:
             self.save()
@@ -174,78 +159,73 @@ class Trainer:
     def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
         """Batches from where the run stands, until a process is told to stop, or the time is up.
 
-        Before each the processes hear from one another, so that all of them end at the same one,
-        and none waits in it for another that has nothing to train on.
+        Before each batch the processes exchange their states, so that all of them end at the same
+        one, and none waits in it for another that has nothing to train on.
 
         Raises:
             UserError: the data cannot be loaded, here or by another process; the steps done are
                 saved.
         """
-        hours = self.config.max_hours
-        deadline = math.inf if hours is None else time.monotonic() + 3600 * hours
-        sampler = WindowSampler(self.train_data.clips, self.config.seed)
-        recipe = self.task.recipe
-        dataset = WindowDataset(
-            partial(recipe.draw, sampler),
-            self.train_data.store,
-            recipe.load,
-            self._variation(sampler),
-        )
-        numbers = Consecutive(self.items + self.world.rank, step=self.world.size)
+        config, data = self.config, self.train_data
+        hours = math.inf if config.max_hours is None else config.max_hours
+        deadline = time.monotonic() + 3600 * hours
+        augment = config.augment_flip or config.augment_colour > 0
         batches = iter(
-            load(
-                dataset,
-                numbers,
-                batch_size=self.config.batch_size,
-                workers=self.train_data.workers(self.config.num_workers),
-                pin=self.device.pins_memory and not self.train_data.on_device,
+            open_loader(
+                WindowDataset(data, self.task.batches, config.seed, augment=augment),
+                StridedSampler(self.samples + self.world.rank, step=self.world.size),
+                batch_size=config.batch_size,
+                workers=data.workers(config.num_workers),
+                pin=self.device.pins_memory and not data.on_device,
             )
         )
         while True:
             batch, failure = None, None
-            with self.pace.waiting():
+            with self.throughput.waiting():
                 try:
                     batch = next(batches)
                 except (UserError, RuntimeError) as error:
                     failure = error
-            own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else GO
-            verdict = self.world.all_reduce_max(FAILED if failure else own)
-            if verdict == FAILED:
+            own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else CONTINUE
+            decision = self.world.all_reduce_max(FAILED if failure else own)
+            if decision == FAILED:
                 if self.step != self.saved_step:
                     self.save()
-                self.world.barrier()  # or torchrun ends the first one while it saves
-                raise one_line(failure) from failure
-            if verdict == STOP:
+                self.world.barrier()  # or torchrun ends the first process while it saves
+                raise loading_error(failure) from failure
+            if decision == STOP:
                 log.info("stopping; a second signal stops at once, without saving")
-            if verdict == TIME_IS_UP:
-                self.ended = f"--max_hours {hours}"
-            if batch is None or verdict != GO:
+            if decision == TIME_IS_UP:
+                self.ended = f"--max_hours {config.max_hours}"
+            if batch is None or decision != CONTINUE:
                 return
             yield batch
 
-    def _variation(self, sampler: WindowSampler) -> Callable[[Sequence[int]], Batch] | None:
-        varies = self.config.augment_flip or self.config.augment_colour > 0
-        return sampler.vary if varies else None
-
     def _log_progress(self) -> None:
-        means = self.world.mean(self.means.take())  # waits for the device: the time below is true
-        means |= self.pace.take(
-            self.step, items=self.step_size, work=self.task.work(), peak=self.peak
+        means = self.world.mean(self.means.pop())  # waits for the device: the time below is true
+        means |= self.throughput.summary(
+            self.step,
+            global_batch_size=self.global_batch_size,
+            flops_per_sample=self.task.flops_per_sample(),
+            peak_flops=self.peak_flops,
         )
         if (memory := self.device.peak_memory()) is not None:
             means["memory_gib"] = memory / 2**30
         means["learning_rate"] = learning_rate(self.config, self.step - 1)
         self._check_gradients(means)
-        self._write("train", means)
-        log.info("step %d: %s", self.step, spelled(means))
+        self._write_metrics("train", means)
+        log.info("step %d: %s", self.step, _spelled(means))
 
     def _check_gradients(self, means: dict[str, float]) -> None:
-        """Say how many steps were skipped, and end when there is nothing else.
+        """Log how many steps were skipped, and end when there is nothing else.
 
         Raises:
             UserError: too many in a row.
         """
-        counts = [learner.check() for learner in self.task.trained.values()]
+        counts = []
+        for trained in self.task.trained.values():
+            trained.repair_statistics()
+            counts.append(trained.spike_filter.skipped_steps())
         skipped, in_a_row = (max(column) for column in zip(*counts, strict=True))
         if skipped > self.skipped:
             means["skipped"] = skipped
@@ -255,7 +235,7 @@ class Trainer:
                 skipped,
             )
         self.skipped = skipped
-        if in_a_row >= TOO_MANY:
+        if in_a_row >= MAX_SKIPPED_STEPS:
             last = checkpoint.newest(self.config.checkpoint_dir)
             raise UserError(
                 f"step {self.step}: the last {in_a_row} gradients were not finite or far above "
@@ -263,54 +243,50 @@ class Trainer:
                 "--clip_grad_norm 1, or --precision fp32"
             )
 
-    def _write(self, kind: str, values: dict[str, float]) -> None:
+    def _write_metrics(self, kind: str, values: dict[str, float]) -> None:
         if self.world.is_main:
             self.metrics.write(kind, self.step, values)
 
-    def evaluate(self) -> dict[str, float]:
-        """Judge the networks on fixed windows of every validation clip, and draw samples."""
-        self.device.synchronize()  # or the time of the last steps would count as the evaluation's
-        with self.pace.standstill():
-            evaluation, sheet = judge(self.task, self.val_data, self.config)
-            self._write("eval", evaluation)
-            log.info("evaluation at step %d: %s", self.step, spelled(evaluation))
-            if (news := self.task.conclude(evaluation)) is not None:
-                log.info(news)
+    def validate(self) -> dict[str, float]:
+        """Compute the metrics of fixed windows of every validation clip, and sample images."""
+        self.device.synchronize()  # or the time of the last steps would count as the validation's
+        with self.throughput.pause():
+            metrics, sheet = validate(self.task, self.val_data, self.config)
+            self._write_metrics("eval", metrics)
+            log.info("validation at step %d: %s", self.step, _spelled(metrics))
+            if (message := self.task.after_validation(metrics)) is not None:
+                log.info(message)
             if self.world.is_main:
-                self._picture(sheet)
-        self._rate(evaluation)
-        return evaluation
+                self._write_figures(sheet)
+        self._keep_best(metrics)
+        return metrics
 
-    def _rate(self, evaluation: dict[str, float]) -> None:
-        """Keep the weights if none were better, and stop if they are as good as asked for."""
-        averaged = self.task.trained[""].average is not None
-        name = (AVERAGED if averaged else "") + self.task.score
-        score, target = evaluation[name], self.config.stop_at_loss
+    def _write_figures(self, sheet: torch.Tensor | None) -> None:
+        try:
+            if sheet is not None:
+                write_samples(self.metrics, self.step, sheet, SHEET_TITLES)
+            plot_curves(self.metrics)
+        except Exception as error:  # whatever it is, a figure must not end a training
+            log.warning("step %d: no new samples or curves (%s)", self.step, error)
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        """Save the weights if none were better, and stop if they are as good as asked for."""
+        averaged = self.task.trained[""].ema is not None
+        name = (EMA_PREFIX if averaged else "") + self.task.score
+        score, target = metrics[name], self.config.stop_at_loss
         if math.isfinite(score) and (self.best is None or score < self.best):
             self.best = score
             self.save(best=True)
         if target is not None and score <= target:
             self.ended = f"--stop_at_loss {target}: {name} is {score:.4f}"
 
-    def _picture(self, sheet: torch.Tensor | None) -> None:
-        if sheet is not None:
-            folder = self.config.checkpoint_dir
-            path = folder / f"samples_step{self.step:09d}.png"
-            picture = sheet_of(sheet, SHEET_TITLES)
-            cv2.imwrite(str(path), picture)
-            strip = film_strip(folder, "samples_step*.png", 2, len(SHEET_TITLES))
-            cv2.imwrite(str(folder / "film_strip.png"), strip)
-            self.metrics.show("samples", self.step, picture)
-            log.info("samples: %s", path)
-        plot_curves(self.metrics)
-
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of every network; the one without prefix last, as it is looked for."""
+        """Write a checkpoint of every network."""
         if self.step == self.saved_step and self.step in self.published and not best:
             return
         self.saved_step = self.step
         if self.world.is_main:
-            with self.pace.standstill():
+            with self.throughput.pause():
                 self._save(best)
 
     def _save(self, best: bool) -> None:
@@ -318,20 +294,20 @@ class Trainer:
         if self.step not in self.published:
             self.published.append(self.step)
         common = {
-            "items": self.items,
-            "random": self.device.random_state(),
+            "items": self.samples,
             "config": {name: _plain(value) for name, value in asdict(config).items()},
             "best": self.best,
             "published": self.published,
             **self.task.state(),
         }
-        epoch = self.items // len(self.train_data.clips)
-        for prefix, learner in reversed(self.task.trained.items()):
-            learner.check()
+        epoch = self.samples // len(self.train_data.clips)
+        # The one without prefix last: a resumed run looks for it, and finds the others beside it.
+        for prefix, trained in reversed(self.task.trained.items()):
+            trained.repair_statistics()
             path = folder / (prefix + checkpoint.file_name(self.step))
-            extra = {**common, **learner.state()}
+            extra = {**common, **trained.state()}
             checkpoint.save(
-                path, learner.network, learner.optimizer, step=self.step, epoch=epoch, extra=extra
+                path, trained.network, trained.optimizer, step=self.step, epoch=epoch, extra=extra
             )
             if best:
                 checkpoint.name_best(path, prefix + checkpoint.BEST)
@@ -347,7 +323,7 @@ class Trainer:
                 (self.config.checkpoint_dir / (prefix + name)).unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        """Load networks, optimisers and position from where the options say, or start afresh."""
+        """Load networks, optimizers and position from where the options say, or start afresh."""
         if self.world.is_main:
             checkpoint.remove_partial(self.config.checkpoint_dir)
         main = self._main_checkpoint()
@@ -362,15 +338,14 @@ class Trainer:
             trained.restore(loaded.extra)
             if not prefix:
                 self.step = loaded.global_step
-                self.items = loaded.extra.get("items", self.step * self.step_size)
+                self.samples = loaded.extra.get("items", self.step * self.global_batch_size)
                 self.best = loaded.extra.get("best")
                 if self._is_ours(source):
                     self.published = loaded.extra.get("published", [])
-                self.device.set_random_state(loaded.extra.get("random", {}))
                 self.task.restore(loaded.extra)
             name = type(trained.network).__name__
             log.info("%s: continues from %s, step %d", name, source, loaded.global_step)
-        if self.world.all_reduce_max(self.items) != -self.world.all_reduce_max(-self.items):
+        if self.world.all_reduce_max(self.samples) != -self.world.all_reduce_max(-self.samples):
             raise UserError(
                 f"--checkpoint_dir {self.config.checkpoint_dir}: the processes find different "
                 "checkpoints there; it must be one folder that all machines see"
@@ -379,7 +354,7 @@ class Trainer:
     def _main_checkpoint(self) -> Path | None:
         """The newest of our own, so that the same command continues; else the one to start from.
 
-        One of our own that is asked for by name is taken whether newest or not.
+        One of our own that is named is taken whether newest or not.
         """
         given, newest = self.config.checkpoint_path, checkpoint.newest(self.config.checkpoint_dir)
         return given if newest is None or (given and self._is_ours(given)) else newest
@@ -398,7 +373,7 @@ class Trainer:
         return path.resolve().parent == self.config.checkpoint_dir.resolve()
 
 
-def spelled(values: dict[str, float]) -> str:
+def _spelled(values: dict[str, float]) -> str:
     """Figures for the log."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 

@@ -286,7 +286,7 @@ def test_warnings(tmp_path: Path) -> None:
     (report,) = cut(source, tmp_path / "out", Script(*[[LARGE]] * 10, *[[]] * 15))
     # 0.7 s; older versions of PyAV count the rest of AAC's last packet, 1024 samples, as sound.
     assert any(re.search(r"sound ends 0\.(68|70) s", text) for text in report.warnings)
-    assert any("10 crops: training skips" in text for text in report.warnings)
+    assert any("10 crops: training needs" in text for text in report.warnings)
     assert report.rejected is None
     low = replace(report, audio_rate=8000)
     assert any("8000 Hz" in text for text in clip._clip_warnings(low))
