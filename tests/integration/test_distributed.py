@@ -72,7 +72,7 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
     config = syncnet_config(clips, out, max_steps=2, log_interval=1, cache_gb=0)
     done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("processes: 2; items a step: 4") == 1
+    assert done.stderr.count("processes: 2; samples per step: 4") == 1
     assert checkpoint.read(checkpoint.newest(out)).extra["items"] == 8
     trainer(dataclasses.replace(config, max_steps=3)).run()
     assert checkpoint.read(checkpoint.newest(out)).extra["items"] == 10

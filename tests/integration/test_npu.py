@@ -31,7 +31,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.models import Generator, SyncNet
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.training.metrics import NOT_PLOTTED
+from wav2lip_npu.training.metrics import RESOURCE_METRICS
 from wav2lip_npu.training.tasks import GeneratorTask
 from wav2lip_npu.training.trainer import Trainer
 
@@ -120,10 +120,8 @@ def assert_cpu_agrees(config: TrainConfig, out: Path) -> checkpoint.Checkpoint:
         found = checkpoint.read(out / (prefix + checkpoint.file_name(expected.step)))
         assert_equal(found.state_dict, dict(trained.network.state_dict()))
         assert_equal(found.optimizer["state"], trained.optimizer.state_dict()["state"])
-        states = found.extra.pop("random")
-        assert set(states) == {"npu", "cpu"}
-        assert_equal(states["cpu"], torch.get_rng_state())
-        known = {"items": expected.items, "best": expected.best}
+        assert "random" not in found.extra  # nothing draws from torch's numbers in training
+        known = {"items": expected.samples, "best": expected.best}
         known |= {**expected.task.state(), **trained.state()}
         assert_equal({name: found.extra[name] for name in known}, known)
     assert curves(out) == curves(config.checkpoint_dir)
@@ -135,7 +133,7 @@ def assert_cpu_agrees(config: TrainConfig, out: Path) -> checkpoint.Checkpoint:
 def curves(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        for name in NOT_PLOTTED:
+        for name in RESOURCE_METRICS:
             line.pop(name, None)
     return lines
 
@@ -158,7 +156,9 @@ def test_train_and_train_with_the_discriminator(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One step of the generator, and one more against a discriminator, with the gate open."""
-    monkeypatch.setattr(GeneratorTask, "gate", float("inf"))  # opens at the first evaluation
+    monkeypatch.setattr(
+        GeneratorTask, "gate_threshold", float("inf")
+    )  # opens at the first evaluation
     out = tmp_path / "npu"
     expert = save_weights(tmp_path / "expert.pth", fill(SyncNet()))
     config = GeneratorConfig(**options(clips), syncnet_checkpoint_path=expert)
@@ -236,7 +236,7 @@ def test_bf16(clips: Path) -> None:
         )
         run.task.set_training(True)
         metrics = run.task.step(first_batch(run))
-        results.append((metrics, run.task.expert.state_dict()))
+        results.append((metrics, run.task.syncnet.state_dict()))
     assert_equal(*results)
 
 
@@ -292,19 +292,6 @@ def test_random_state_is_kept_and_given_back() -> None:
     torch.npu.set_rng_state(state)
     assert_equal(torch.rand(3, device="npu"), first)
     assert not torch.equal(torch.npu.get_rng_state(), state)
-
-
-def test_a_device_gives_back_its_random_numbers_and_the_cpus() -> None:
-    place = Device.open("npu:1")
-    place.synchronize()
-    states = place.random_state()
-    drawn = torch.rand(3, device="npu:1"), torch.rand(3)
-    assert not torch.equal(drawn[0].cpu(), torch.rand(3, device="npu:1").cpu())
-    place.set_random_state(states)
-    assert_equal((torch.rand(3, device="npu:1"), torch.rand(3)), drawn)
-    place.set_random_state({"cpu": states["cpu"]})  # of a run on a CPU
-    assert_equal(torch.rand(3), drawn[1])
-    Device.open("npu:0")
 
 
 def test_memory_is_counted() -> None:

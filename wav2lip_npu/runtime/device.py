@@ -205,24 +205,6 @@ class Device:
         found = re.search(r"MemAvailable: *(\d+) kB", table.read_text()) if table.exists() else None
         return int(found[1]) * 1024 if found else None
 
-    def random_state(self) -> dict[str, torch.Tensor]:
-        """The state of the CPU's random numbers, and of this card's."""
-        import torch
-
-        states = {CPU: torch.get_rng_state()}
-        if self._module:
-            states[self.torch_device.type] = self._module.get_rng_state(self.torch_device)
-        return states
-
-    def set_random_state(self, states: dict[str, torch.Tensor]) -> None:
-        """Take up what ``random_state`` gave, as far as it is of this kind of device."""
-        import torch
-
-        if CPU in states:
-            torch.set_rng_state(states[CPU])
-        if self._module and self.torch_device.type in states:
-            self._module.set_rng_state(states[self.torch_device.type], self.torch_device)
-
     @property
     def _module(self) -> Any:
         """Torch's module of an accelerator, such as ``torch.npu``; None for a CPU."""

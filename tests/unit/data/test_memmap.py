@@ -1,4 +1,4 @@
-"""Packed crops: the same windows as from the files, made once, noticed when they are not right."""
+"""The memmap cache: the same windows as from the files, built once, and checked."""
 
 import dataclasses
 import logging
@@ -13,65 +13,68 @@ import pytest
 import torch
 from helpers import generator_config, make_clip, syncnet_config, trainer
 
-from wav2lip_npu.data import memmap as packed
+from wav2lip_npu.data import memmap
+from wav2lip_npu.data.batches import BatchMaker, GeneratorBatches, SyncNetBatches
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
-from wav2lip_npu.data.memmap import PackedClips, open_packed
-from wav2lip_npu.data.sampler import EXPERT, GENERATOR, Recipe, WindowSampler
+from wav2lip_npu.data.memmap import MemmapClips, open_memmap
+from wav2lip_npu.data.sampler import WindowSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device
-from wav2lip_npu.training.metrics import NOT_PLOTTED, MetricsFile
+from wav2lip_npu.training.metrics import RESOURCE_METRICS, MetricsFile
 
 
 @pytest.fixture
 def found(clips: Path, tmp_path: Path) -> list[Clip]:
     make_clip(clips / "holes", frames=40, missing=(0, 1, 20), seed=5)
     (tmp_path / "lists" / "train.txt").write_text("a\nholes\nb\n")
-    return read_clips(clips, tmp_path / "lists" / "train.txt", GENERATOR.mel_rows)
+    return read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=True)
 
 
-def pack(found: list[Clip], tmp_path: Path, limit_gb: float | None = None) -> PackedClips | None:
-    return open_packed(found, tmp_path / "packs", "train", limit_gb=limit_gb)
+def open_cache(
+    found: list[Clip], tmp_path: Path, limit_gb: float | None = None
+) -> MemmapClips | None:
+    return open_memmap(found, tmp_path / "caches", "train", limit_gb=limit_gb)
 
 
-@pytest.mark.parametrize("recipe", [EXPERT, GENERATOR], ids=["expert", "generator"])
+@pytest.mark.parametrize("batches", [SyncNetBatches(), GeneratorBatches()])
 @pytest.mark.parametrize("place", ["disk", "device", "worker"])
 def test_the_same_batches_as_from_the_files(
-    found: list[Clip], tmp_path: Path, recipe: Recipe, place: str
+    found: list[Clip], tmp_path: Path, batches: BatchMaker, place: str
 ) -> None:
-    store = pack(found, tmp_path)
+    store = open_cache(found, tmp_path)
     if place == "device":
         store.move(device.Device.open("cpu"))
-        for path in (tmp_path / "packs").iterdir():
+        for path in (tmp_path / "caches").iterdir():
             path.write_bytes(b"")  # nothing is read from there any more
     elif place == "worker":
         store = pickle.loads(pickle.dumps(store))
-    windows = WindowSampler(found, seed=1).draw(range(200))
-    expected = recipe.load(ClipFiles(found), windows)
-    for name, part in recipe.load(store, windows).items():
+    windows = WindowSampler(found, seed=1).sample(range(200))
+    expected = batches.training_batch(ClipFiles(found), windows)
+    for name, part in batches.training_batch(store, windows).items():
         assert part.is_contiguous()
         assert torch.equal(part, expected[name]), name
 
 
-def test_a_pack_is_made_once(
+def test_a_cache_is_built_once(
     found: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pack(found, tmp_path)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "packs").iterdir()}
+    open_cache(found, tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "caches").iterdir()}
     frames = sum(len(clip.crops) for clip in found)
-    sizes = {path.suffix: path.stat().st_size for path in (tmp_path / "packs").iterdir()}
+    sizes = {path.suffix: path.stat().st_size for path in (tmp_path / "caches").iterdir()}
     assert sizes[".crops"] == frames * 96 * 96 * 3
     assert sizes[".mels"] == sum(clip.mel_rows for clip in found) * 80 * 4
-    monkeypatch.setattr(packed, "load_crops", lambda *_: pytest.fail("decoded again"))
-    assert pack(found, tmp_path) is not None
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "packs").iterdir()}
+    monkeypatch.setattr(memmap, "load_crops", lambda *_: pytest.fail("decoded again"))
+    assert open_cache(found, tmp_path) is not None
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "caches").iterdir()}
     assert after == before
 
 
 @pytest.mark.parametrize("change", ["crop", "new crop", "audio", "clip"])
-def test_a_changed_tree_is_packed_anew(
+def test_a_changed_tree_gets_a_new_cache(
     clips: Path, found: list[Clip], tmp_path: Path, change: str
 ) -> None:
-    pack(found, tmp_path)
+    open_cache(found, tmp_path)
     if change == "crop":  # in place, of the same size
         path = clips / "a" / "3.jpg"
         path.write_bytes(path.read_bytes()[:-2] + b"\xff\xd9")
@@ -83,50 +86,50 @@ def test_a_changed_tree_is_packed_anew(
     else:
         shutil.copytree(clips / "c", clips / "d")
         (tmp_path / "lists" / "train.txt").write_text("a\nholes\nb\nd\n")
-    now = read_clips(clips, tmp_path / "lists" / "train.txt", GENERATOR.mel_rows)
-    former = sorted((tmp_path / "packs").iterdir())
-    store = pack(now, tmp_path)
-    renewed = sorted((tmp_path / "packs").iterdir())
+    now = read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=True)
+    former = sorted((tmp_path / "caches").iterdir())
+    store = open_cache(now, tmp_path)
+    renewed = sorted((tmp_path / "caches").iterdir())
     assert len(renewed) == 3
     assert not set(former) & set(renewed)
-    windows = WindowSampler(now, seed=2).draw(range(50))
-    expected = GENERATOR.load(ClipFiles(now), windows)
-    for name, part in GENERATOR.load(store, windows).items():
+    windows = WindowSampler(now, seed=2).sample(range(50))
+    expected = GeneratorBatches().training_batch(ClipFiles(now), windows)
+    for name, part in GeneratorBatches().training_batch(store, windows).items():
         assert torch.equal(part, expected[name])
 
 
 @pytest.mark.parametrize("damage", ["bytes", "cut", "half"])
-def test_a_damaged_pack_is_made_anew(
+def test_a_damaged_cache_is_built_again(
     found: list[Clip], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pack(found, tmp_path)
-    (crops,) = (tmp_path / "packs").glob("*.crops")
+    open_cache(found, tmp_path)
+    (crops,) = (tmp_path / "caches").glob("*.crops")
     sound = crops.read_bytes()
     if damage == "bytes":
         crops.write_bytes(sound[:500] + bytes(100) + sound[600:])
     elif damage == "cut":
         crops.write_bytes(sound[:-27648])
     else:  # killed before the end
-        (tmp_path / "packs" / crops.with_suffix(".json").name).unlink()
+        (tmp_path / "caches" / crops.with_suffix(".json").name).unlink()
     with caplog.at_level(logging.WARNING):
-        pack(found, tmp_path)
-    assert ("packing anew" in caplog.text) == (damage != "half")
+        open_cache(found, tmp_path)
+    assert ("building it again" in caplog.text) == (damage != "half")
     assert crops.read_bytes() == sound
 
 
-def test_the_size_is_told_and_kept_within_bounds(
+def test_the_size_is_logged_and_kept_within_bounds(
     found: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = sum(len(clip.crops) for clip in found) * 27648 + sum(c.mel_rows for c in found) * 320
     with caplog.at_level(logging.INFO):
-        assert pack(found, tmp_path, limit_gb=(size - 1) / 2**30) is None
-    assert "the JPEGs are read instead" in caplog.text
-    assert not list((tmp_path / "packs").iterdir())
-    assert pack(found, tmp_path, limit_gb=0) is None
+        assert open_cache(found, tmp_path, limit_gb=(size - 1) / 2**30) is None
+    assert "JPEG files are read instead" in caplog.text
+    assert not list((tmp_path / "caches").iterdir())
+    assert open_cache(found, tmp_path, limit_gb=0) is None
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert pack(found, tmp_path, limit_gb=(size + 1) / 2**30) is not None
-    assert "packing 3 clips, 0.00 GiB" in caplog.text
+        assert open_cache(found, tmp_path, limit_gb=(size + 1) / 2**30) is not None
+    assert "building the memmap cache of 3 clips, 0.00 GiB" in caplog.text
 
 
 def test_half_of_what_is_free_is_the_default(
@@ -135,32 +138,32 @@ def test_half_of_what_is_free_is_the_default(
     size = sum(len(clip.crops) for clip in found) * 27648 + sum(c.mel_rows for c in found) * 320
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * size - 2))
-    assert pack(found, tmp_path) is None
+    assert open_cache(found, tmp_path) is None
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * size))
-    assert pack(found, tmp_path) is not None
+    assert open_cache(found, tmp_path) is not None
 
 
 def test_where_nothing_can_be_written_files_are_read(
     found: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "packs").write_text("a file where the folder should be")
-    assert pack(found, tmp_path) is None
-    assert "the JPEGs are read instead" in caplog.text
+    (tmp_path / "caches").write_text("a file where the folder should be")
+    assert open_cache(found, tmp_path) is None
+    assert "JPEG files are read instead" in caplog.text
 
 
 def test_a_broken_crop_is_named(clips: Path, found: list[Clip], tmp_path: Path) -> None:
     (clips / "a" / "4.jpg").write_text("no image")
     with pytest.raises(UserError, match=r"a/4\.jpg: cannot be read"):
-        pack(found, tmp_path)
-    assert not list((tmp_path / "packs").glob("*.json"))
+        open_cache(found, tmp_path)
+    assert not list((tmp_path / "caches").glob("*.json"))
 
 
-def test_a_set_larger_than_the_device_is_told(
+def test_a_set_larger_than_the_device_is_an_error(
     found: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device.Device, "free_memory", lambda _: 1000)
     with pytest.raises(UserError, match=r"take 0\.0 GiB and cpu has 0\.0 GiB free"):
-        pack(found, tmp_path).move(device.Device.open("cpu"))
+        open_cache(found, tmp_path).move(device.Device.open("cpu"))
 
 
 @pytest.mark.usefixtures("thin")
@@ -172,7 +175,7 @@ def test_training_is_the_same_from_anywhere(
     for name, changes in {
         "files": {"cache_gb": 0},
         "workers": {"cache_gb": 0, "num_workers": 2},
-        "packed": {"num_workers": 1},
+        "memmap": {"num_workers": 1},
         "device": {"data_on_device": True, "num_workers": 2},
     }.items():
         out = tmp_path / name
@@ -186,25 +189,37 @@ def test_training_is_the_same_from_anywhere(
         losses[name] = {
             key: values
             for key, values in MetricsFile(out).read().items()
-            if key[0] not in NOT_PLOTTED
+            if key[0] not in RESOURCE_METRICS
         }
         assert run.train_data.on_device == (name == "device")
         assert isinstance(run.train_data.store, ClipFiles) == (name in ("files", "workers"))
     assert len(losses["files"]) >= 3
-    assert losses["packed"] == losses["device"] == losses["workers"] == losses["files"]
+    assert losses["memmap"] == losses["device"] == losses["workers"] == losses["files"]
     assert (clips / ".packed").is_dir()
 
 
-def test_on_the_device_without_a_pack_is_an_error(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--data_on_device: needs the packed crops"):
+def test_on_the_device_without_a_cache_is_an_error(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data_on_device: needs the memmap cache"):
         trainer(syncnet_config(clips, tmp_path / "out", cache_gb=0, data_on_device=True))
 
 
-def test_crops_of_a_pack_are_those_that_the_original_reads(
+def test_crops_of_a_cache_are_those_that_the_original_reads(
     clips: Path, found: list[Clip], tmp_path: Path
 ) -> None:
-    pack(found, tmp_path)
-    (path,) = (tmp_path / "packs").glob("*.crops")
+    open_cache(found, tmp_path)
+    (path,) = (tmp_path / "caches").glob("*.crops")
     crops = np.fromfile(path, np.uint8).reshape(-1, 96, 96, 3)
     image = cv2.resize(cv2.imread(str(clips / "holes" / "21.jpg")), (96, 96))
     np.testing.assert_array_equal(crops[25 + 18], image)  # frames 2 to 19 come before it
+
+
+def test_files_of_the_users_are_left_alone(found: list[Clip], tmp_path: Path) -> None:
+    folder = tmp_path / "caches"
+    folder.mkdir()
+    for name in ("train-00000-of-00010.parquet", "train-1f2e3d4c.txt", "train-mine.crops"):
+        (folder / name).write_text("the user's")
+    (folder / "train-1f2e3d4c.crops").write_text("of an earlier cache")
+    assert open_cache(found, tmp_path) is not None
+    names = {path.name for path in folder.iterdir()}
+    assert {"train-00000-of-00010.parquet", "train-1f2e3d4c.txt", "train-mine.crops"} < names
+    assert "train-1f2e3d4c.crops" not in names

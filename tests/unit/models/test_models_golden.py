@@ -66,7 +66,7 @@ def float_images(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("float_images")
 def test_expert_steps(tmp_path: Path) -> None:
     task = tasks.SyncNetTask(SyncNetConfig(data_root=tmp_path, checkpoint_dir=tmp_path), CPU)
-    fill(task.expert)
+    fill(task.syncnet)
     task.set_training(True)
     for i, (loss, norm_after) in enumerate(STEPS["syncnet"]):
         metrics = task.step(
@@ -77,7 +77,7 @@ def test_expert_steps(tmp_path: Path) -> None:
             }
         )
         assert float(metrics["loss"]) == pytest.approx(loss, abs=1e-4)
-        assert norm(task.expert) == pytest.approx(norm_after, abs=1e-3)
+        assert norm(task.syncnet) == pytest.approx(norm_after, abs=1e-3)
 
 
 # The first step agrees to rounding. From the second on Adam has turned the rounding of tiny

@@ -10,12 +10,11 @@ import torch
 from helpers import syncnet_config, trainer
 
 from wav2lip_npu.constants import SAMPLE_RATE
-from wav2lip_npu.data import sampler as data
-from wav2lip_npu.data.clips import load_mel, read_clips
+from wav2lip_npu.data.clips import ClipFiles, load_mel, read_clips
+from wav2lip_npu.data.dataset import ClipData
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import write_wav
-from wav2lip_npu.training import checks as guards
-from wav2lip_npu.training import overfit, tasks
+from wav2lip_npu.training import checks, tasks
 from wav2lip_npu.training.checks import agreement, check_data
 
 pytestmark = pytest.mark.usefixtures("thin")
@@ -24,7 +23,7 @@ CLIPS, FRAMES = 24, 50
 PER_FRAME = SAMPLE_RATE // 25
 
 
-def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> data.WindowData:
+def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> ClipData:
     """Clips of noise that swells at random, and of faces that are the darker the louder it is.
 
     Args:
@@ -49,8 +48,8 @@ def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> data.Win
     names = [f"{number:02}" for number in range(CLIPS)]
     (lists / "train.txt").write_text("\n".join(names))
     (lists / "val.txt").write_text("\n".join(names[:2]))
-    clips = read_clips(root, lists / "train.txt", data.expert_mels)
-    return data.WindowData(clips=clips, store=data.ClipFiles(clips))
+    clips = read_clips(root, lists / "train.txt", per_frame_mels=False)
+    return ClipData(clips=clips, store=ClipFiles(clips))
 
 
 @pytest.mark.parametrize("late", [0, 4, -3])
@@ -60,9 +59,9 @@ def test_sound_and_lips_are_compared(
     found = agreement(speak(tmp_path / "data", tmp_path / "lists", late=late))
     assert found.found
     assert found.clips == CLIPS
-    assert abs(found.lag - late) <= 1
+    assert abs(found.av_offset - late) <= 1
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
-        guards._tell(found)
+        checks._log_agreement(found)
     words = {0: "lips move with their sound", 4: "frames later, so it comes too late"}
     assert words.get(late, "frames earlier, so it comes too early") in caplog.text
     assert [record.levelname for record in caplog.records] == ["WARNING" if late else "INFO"]
@@ -76,7 +75,7 @@ def test_training_on_swapped_sound_is_named(
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         trainer(config).run()
     assert "in 24 clips the lips move no more with their own sound" in caplog.text
-    sheet = cv2.imread(str(tmp_path / "out" / guards.SHEET))
+    sheet = cv2.imread(str(tmp_path / "out" / checks.SHEET))
     assert sheet.shape == (18 + 20 * 96, 6 * 96, 3)
     # A run that goes on does not look again.
     caplog.clear()
@@ -89,14 +88,14 @@ def test_lengths_that_differ_are_named(tmp_path: Path, caplog: pytest.LogCapture
     longer = np.random.default_rng(0).normal(0, 0.1, 4 * SAMPLE_RATE)
     write_wav(tmp_path / "data" / "03" / "audio.wav", longer.astype(np.float32))
     load_mel.cache_clear()
-    clips = read_clips(tmp_path / "data", tmp_path / "lists" / "train.txt", data.expert_mels)
-    whole = data.WindowData(clips=clips, store=data.ClipFiles(clips))
+    clips = read_clips(tmp_path / "data", tmp_path / "lists" / "train.txt", per_frame_mels=False)
+    whole = ClipData(clips=clips, store=ClipFiles(clips))
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         check_data(whole, 0, tmp_path)
-    assert "of 1 of 24 clips, sound and picture differ in length by more than 0.5 s: 03" in (
+    assert "in 1 of 24 clips sound and frames differ in length by more than 0.5 s: 03" in (
         caplog.text
     )
-    assert "% of the windows drawn belong to their speech" in caplog.text
+    assert "% of the samples faces match" in caplog.text
 
 
 def test_too_few_or_dumb_clips_are_no_fault(
@@ -116,23 +115,23 @@ def test_too_few_or_dumb_clips_are_no_fault(
 def test_the_plateau_is_named(clips: Path, tmp_path: Path) -> None:
     task = trainer(syncnet_config(clips, tmp_path)).task
     stuck = {"loss": 0.697, "accuracy": 0.51, "offset_accuracy": 0.2}
-    assert "51% of pairs told right (50%), 20% of speech" in task.conclude(stuck)
-    assert task.conclude({**stuck, "accuracy": 0.6}) is None
-    assert task.conclude({**stuck, "loss": 0.5}) is None
-    assert task.conclude({**stuck, "loss": 1.1}) is None
+    assert "51% of pairs right (50%), 20% of audio" in task.after_validation(stuck)
+    assert task.after_validation({**stuck, "accuracy": 0.6}) is None
+    assert task.after_validation({**stuck, "loss": 0.5}) is None
+    assert task.after_validation({**stuck, "loss": 1.1}) is None
 
 
 def test_networks_that_learn_nothing_are_named(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(overfit, "STEPS", 40)
+    monkeypatch.setattr(checks, "OVERFIT_STEPS", 40)
     config = syncnet_config(clips, tmp_path, overfit_check=True, max_steps=1)
     run = trainer(config)
-    random = torch.get_rng_state()
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
-        overfit.check_overfit(type(run.task), config, run.device, run.train_data)
+        checks.check_overfit(type(run.task), config, run.device, run.train_data)
     assert "overfit check: 40 steps on 8 windows" in caplog.text
-    assert torch.equal(torch.get_rng_state(), random)
-    monkeypatch.setattr(tasks.TrainableNetwork, "descend", lambda self, rate: torch.zeros(()))
+    monkeypatch.setattr(
+        tasks.TrainableNetwork, "optimizer_step", lambda self, rate: torch.zeros(())
+    )
     with pytest.raises(UserError, match=r"--overfit_check: 40 steps .* it should fall by half"):
         run.run()

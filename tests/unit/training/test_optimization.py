@@ -20,9 +20,9 @@ from wav2lip_npu.runtime.distributed import SINGLE_PROCESS
 from wav2lip_npu.training import losses, tasks
 from wav2lip_npu.training import optimization as learning
 from wav2lip_npu.training.optimization import (
-    FAR_ABOVE,
-    KNOWN_AFTER,
-    TOO_MANY,
+    MAX_NORM_RATIO,
+    MAX_SKIPPED_STEPS,
+    MIN_NORM_HISTORY,
     GradientSpikeFilter,
     TrainableNetwork,
 )
@@ -38,39 +38,37 @@ def learner(**changes: object) -> TrainableNetwork:
     """Of a network of one convolution and a batch normalisation."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    return TrainableNetwork(
-        network, config(**changes), (0.9, 0.999), CPU, SINGLE_PROCESS, average=True
-    )
+    return TrainableNetwork(network, config(**changes), (0.9, 0.999), CPU, SINGLE_PROCESS, ema=True)
 
 
 def learn(taught: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
-    taught.forget_gradients()
-    taught.backward(taught.called()(x).exp().mean())
-    return taught.descend(rate)
+    taught.zero_grad()
+    taught.backward(taught.forward_module()(x).exp().mean())
+    return taught.optimizer_step(rate)
 
 
 def judged(norms: list[float]) -> tuple[list[int], GradientSpikeFilter]:
     watch = GradientSpikeFilter(CPU)
-    return [int(watch.judge(torch.tensor(norm))) for norm in norms], watch
+    return [int(watch.should_skip(torch.tensor(norm))) for norm in norms], watch
 
 
 def test_gradients_that_are_not_finite_or_far_above_are_skipped() -> None:
-    sound = [1.0, 1.5, 0.7] * (KNOWN_AFTER // 3 + 1)
-    verdicts, watch = judged([*sound, math.nan, math.inf, 3.4e38, 0.9 * FAR_ABOVE, 1.0])
+    sound = [1.0, 1.5, 0.7] * (MIN_NORM_HISTORY // 3 + 1)
+    verdicts, watch = judged([*sound, math.nan, math.inf, 3.4e38, 0.9 * MAX_NORM_RATIO, 1.0])
     assert verdicts == [0] * len(sound) + [1, 1, 1, 0, 0]
-    assert watch.skipped() == (3, 0)
+    assert watch.skipped_steps() == (3, 0)
     # What is high from the beginning has no history to be above.
     assert judged([1.0, 1e6, math.nan, 1e6])[0] == [0, 0, 1, 0]
 
 
 def test_a_gradient_that_stays_high_becomes_the_history() -> None:
-    verdicts, watch = judged([1.0] * KNOWN_AFTER + [2 * FAR_ABOVE] * 60)
-    high = verdicts[KNOWN_AFTER:]
-    assert 0 < sum(high) < TOO_MANY
+    verdicts, watch = judged([1.0] * MIN_NORM_HISTORY + [2 * MAX_NORM_RATIO] * 60)
+    high = verdicts[MIN_NORM_HISTORY:]
+    assert 0 < sum(high) < MAX_SKIPPED_STEPS
     assert high == sorted(high, reverse=True)
-    assert watch.skipped() == (sum(high), 0)
-    saturated, _ = judged([1.0] * KNOWN_AFTER + [3e38] * 60)
-    assert saturated[KNOWN_AFTER:] == [1] * 60
+    assert watch.skipped_steps() == (sum(high), 0)
+    saturated, _ = judged([1.0] * MIN_NORM_HISTORY + [3e38] * 60)
+    assert saturated[MIN_NORM_HISTORY:] == [1] * 60
 
 
 # Norms of a discriminator's gradient in a real training, from its first steps on.
@@ -86,7 +84,7 @@ def test_a_discriminator_that_wakes_up_is_no_fault() -> None:
     """However long it was undecided before: its gradient rises a hundred thousand times."""
     verdicts, watch = judged([*WAKING[:18] * 30, *WAKING])
     assert sum(verdicts) <= 1
-    assert watch.skipped()[1] == 0
+    assert watch.skipped_steps()[1] == 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -99,19 +97,20 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     taught = learner(ema=0.5)
     x = torch.randn(4, 2, 8, 8)
     learn(taught, x)
-    taught.check()
+    taught.repair_statistics()
     weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
     before = [{k: v.clone() for k, v in part.items()} for part in (weights, *moments.values())]
     norm = learn(taught, x * math.nan)
     assert norm.isnan()
-    assert taught.check() == (1, 1)
+    taught.repair_statistics()
+    assert taught.spike_filter.skipped_steps() == (1, 1)
     weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
     counter = "1.num_batches_tracked"
     for old, new in zip(before, (weights, *moments.values()), strict=True):
         assert all(torch.equal(old[k], new[k]) for k in old if k != counter)
-    assert all(v.isfinite().all() for v in taught.average.network.state_dict().values())
+    assert all(v.isfinite().all() for v in taught.ema.network.state_dict().values())
     learn(taught, x)
-    assert taught.check() == (1, 0)
+    assert taught.spike_filter.skipped_steps() == (1, 0)
     assert not torch.equal(taught.network[0].weight, before[0]["0.weight"])
 
 
@@ -169,7 +168,7 @@ def test_the_average_forgets_the_beginning_faster() -> None:
         now = {k: v.double().clone() for k, v in taught.network.state_dict().items()}
         kept = min(0.5, count / (10 + count))
         expected = {k: kept * expected[k] + (1 - kept) * now[k] for k in now} if expected else now
-    for name, value in taught.average.network.state_dict().items():
+    for name, value in taught.ema.network.state_dict().items():
         if name != "1.num_batches_tracked":
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
 
@@ -195,14 +194,14 @@ def test_learning_rates() -> None:
 def test_batches_gathered_are_one_large_batch(clips: Path, tmp_path: Path) -> None:
     whole = trainer(syncnet_config(clips, tmp_path / "a", batch_size=4))
     parts = trainer(syncnet_config(clips, tmp_path / "b", batch_size=2, accumulate=2))
-    assert whole.step_size == parts.step_size == 4
+    assert whole.global_batch_size == parts.global_batch_size == 4
     batch = first_batch(whole)
     halves = [{name: part[n : n + 2] for name, part in batch.items()} for n in (0, 2)]
     results = []
     for run, batches in ((whole, [batch]), (parts, halves)):
         run.task.set_training(False)  # batch statistics would be of the halves
         metrics = run.task.step(*batches)
-        results.append((metrics, [p.grad for p in run.task.expert.parameters()]))
+        results.append((metrics, [p.grad for p in run.task.syncnet.parameters()]))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
@@ -230,7 +229,7 @@ def test_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
     run.task.set_training(True)
     batch = first_batch(run)
     assert batch["label"].tolist() == [1, 1, 1, 1]
-    speech, face = run.task.expert(batch["mel"], run.task._faces(batch, "faces"))
+    speech, face = run.task.syncnet(batch["mel"], run.task._windows(batch, "faces"))
     expected = losses.contrastive_loss(speech, face, 4)
     torch.testing.assert_close(run.task.step(batch)["loss"], expected.detach())
     run.run()
@@ -243,13 +242,13 @@ def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
     colour = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, -0.5, 0.0, 1.0]])
     batch = {"faces": faces, "mirrored": torch.tensor([True, False]), "colour": colour}
     plain = inputs.to_float(faces)
-    found = run.task.pictures(batch, "faces")
+    found = run.task.faces(batch, "faces")
     assert torch.equal(found[0], plain[0].flip(-1))
     gains = torch.tensor([1.25, 0.75, 1.0]).view(1, 3, 1, 1)
     assert torch.equal(found[1], (plain[1] * gains + 0.25).clamp(0, 1))
     # Evaluation varies nothing.
     del batch["mirrored"], batch["colour"]
-    assert torch.equal(run.task.pictures(batch, "faces"), plain)
+    assert torch.equal(run.task.faces(batch, "faces"), plain)
 
 
 @pytest.mark.usefixtures("thin")
@@ -259,7 +258,7 @@ def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: 
     saved = checkpoint.newest(out)
     loaded = checkpoint.read(saved)
     judges = [
-        trainer(generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)).task.expert
+        trainer(generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)).task.syncnet
         for ema in (False, True)
     ]
     for judge, state in zip(judges, (loaded.state_dict, loaded.extra["ema"]), strict=True):
@@ -275,15 +274,15 @@ def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: 
 def test_too_many_skipped_steps_end_a_run(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("wav2lip_npu.training.trainer.TOO_MANY", 3)
+    monkeypatch.setattr("wav2lip_npu.training.trainer.MAX_SKIPPED_STEPS", 3)
     run = trainer(syncnet_config(clips, tmp_path, max_steps=20, log_interval=1))
-    learn_batch = run.task.learn
+    learn_batch = run.task.accumulate_gradients
 
     def diverge(batch: tasks.Batch) -> tasks.Metrics:
         broken = batch["mel"] * (math.nan if run.step >= 4 else 1)
         return learn_batch({**batch, "mel": broken})
 
-    run.task.learn = diverge
+    run.task.accumulate_gradients = diverge
     with pytest.raises(UserError, match=r"step 7: the last 3 gradients .*step000000001\.pth"):
         run.run()
     assert "1 steps skipped in all" in caplog.text
@@ -294,9 +293,9 @@ def test_operations_are_as_torch_counts_them() -> None:
     window = torch.empty(1, 15, 48, 96, device="meta")
     frame = torch.empty(1, 3, 1, 96, 96, device="meta")
     for build, arguments, expected in (
-        (SyncNet, (mel, window), tasks.EXPERT_WORK),
-        (Generator, (mel, faces), tasks.GENERATOR_WORK),
-        (VisualQualityDiscriminator, (frame,), tasks.DISC_WORK),
+        (SyncNet, (mel, window), tasks.SYNCNET_FLOPS),
+        (Generator, (mel, faces), tasks.GENERATOR_FLOPS),
+        (VisualQualityDiscriminator, (frame,), tasks.DISC_FLOPS),
     ):
         network = build().to("meta").eval()
         with FlopCounterMode(display=False) as counter:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -17,18 +16,14 @@ import pytest
 import torch
 from formula import fill
 from helpers import THIN_CLI, first_batch, generator_config, syncnet_config, trainer
-from skimage.metrics import peak_signal_noise_ratio
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
-from wav2lip_npu.data import sampler as data
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, VisualQualityDiscriminator
 from wav2lip_npu.runtime import device
 from wav2lip_npu.training import tasks
-from wav2lip_npu.training import validation as evaluation
-from wav2lip_npu.training.metrics import NOT_PLOTTED, Mean, MetricsFile, likeness
+from wav2lip_npu.training.metrics import RESOURCE_METRICS, MetricsFile
 
 pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
 
@@ -89,7 +84,7 @@ def test_resumed_training_equals_uninterrupted(
         assert same(tmp_path / "whole" / name, tmp_path / "parts" / name)
     whole, parts = (MetricsFile(tmp_path / out).read() for out in ("whole", "parts"))
     assert whole.keys() == parts.keys() and len(whole) > 5
-    evaluated = [name for name in whole if name[1] == "eval" and name[0] not in NOT_PLOTTED]
+    evaluated = [name for name in whole if name[1] == "eval" and name[0] not in RESOURCE_METRICS]
     assert all(whole[name] == parts[name] for name in evaluated)
 
 
@@ -138,98 +133,6 @@ def test_a_discriminator_is_started_from_its_own_file(
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
 
 
-def test_evaluation_gives_the_same_number_twice(
-    clips: Path, expert_file: Path, tmp_path: Path
-) -> None:
-    run = trainer(generator_config(clips, tmp_path / "out", expert_file))
-    before = {k: v.clone() for k, v in run.task.trained[""].network.state_dict().items()}
-    first = run.evaluate()
-    torch.rand(10)
-    assert run.evaluate() == first
-    after = run.task.trained[""].network.state_dict()
-    assert all(torch.equal(after[key], value) for key, value in before.items())
-    other_seed = trainer(generator_config(clips, tmp_path / "o", expert_file, seed=5))
-    other_seed.task.trained[""].network.load_state_dict(before)
-    assert other_seed.evaluate() == first
-
-
-def test_evaluation_is_the_mean_over_its_windows(clips: Path, tmp_path: Path) -> None:
-    run = trainer(syncnet_config(clips, tmp_path / "out", eval_windows=3, batch_size=2))
-    sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
-    batch = run.task.recipe.load(
-        run.val_data.store, sampler.draw_each(range(4))
-    )  # 3, in whole twos
-    items = [{name: part[n] for name, part in batch.items()} for n in range(4)]
-    network = run.task.trained[""].network.eval()
-    losses = []
-    for item in items:
-        faces = item["faces"].double().permute(0, 3, 1, 2).reshape(1, 15, 48, 96) / 255
-        speech, face = network(item["mel"][None], faces.float())
-        cosine = (speech * face).sum().double()
-        right = cosine if item["label"] else 1 - cosine
-        losses.append(-torch.log(right).item())
-    assert run.evaluate()["loss"] == pytest.approx(sum(losses) / 4, abs=1e-5)
-
-
-def test_speech_is_looked_for_at_fifteen_places(clips: Path, tmp_path: Path) -> None:
-    run = trainer(syncnet_config(clips, tmp_path / "out", batch_size=6))
-    sampler = data.WindowSampler(run.val_data.clips, evaluation.EVAL_SEED)
-    batch = run.task.recipe.load_trial(run.val_data.store, sampler.draw_each(range(6)))
-    network = run.task.expert.eval()
-    found = []
-    for faces, moved, shifts in zip(
-        batch["true_faces"], batch["moved"], batch["shifts"].tolist(), strict=True
-    ):
-        seen = faces.float().permute(0, 3, 1, 2).reshape(1, 15, 48, 96) / 255
-        speech, face = network(moved[:, None], seen.expand(15, -1, -1, -1))
-        best = shifts[int((speech.double() * face.double()).sum(dim=1).argmax())]
-        found.append(abs(best) <= 1)
-    with torch.no_grad():
-        measured = run.task.evaluate(batch)["offset_accuracy"]
-    assert float(measured) == pytest.approx(sum(found) / 6)
-
-
-def test_likeness_of_pictures() -> None:
-    random = np.random.default_rng(0)
-    target = random.random((2, 3, 5, 48, 96)).astype(np.float32)
-    drawn = (target + random.normal(0, 0.1, target.shape)).astype(np.float32).clip(0, 1)
-    found = likeness(torch.from_numpy(drawn), torch.from_numpy(target))
-    pairs = [
-        (one.transpose(1, 2, 0), other.transpose(1, 2, 0))
-        for one, other in zip(
-            *(x.transpose(0, 2, 1, 3, 4).reshape(10, 3, 48, 96) for x in (target, drawn)),
-            strict=True,
-        )
-    ]
-    psnr = np.mean([peak_signal_noise_ratio(*pair, data_range=1.0) for pair in pairs])
-    assert float(found["psnr"]) == pytest.approx(psnr, rel=1e-4)
-    assert 0.1 < float(found["ssim"]) < 0.95
-    same = likeness(torch.from_numpy(target), torch.from_numpy(target))
-    assert (float(same["psnr"]), float(same["ssim"])) == (100.0, 1.0)
-
-
-def test_means_leave_out_what_is_not_finite(tmp_path: Path) -> None:
-    means = Mean()
-    for values in ((1.0, math.nan), (math.inf, math.nan), (3.0, -math.inf)):
-        means.add({name: torch.tensor(v) for name, v in zip("ab", values, strict=True)})
-    found = means.take()
-    assert found["a"] == 2.0
-    assert math.isnan(found["b"])
-    metrics = MetricsFile(tmp_path)
-    metrics.write("eval", 5, found)
-    metrics.close()
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
-        "kind": "eval",
-        "step": 5,
-        "a": 2.0,
-    }
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    (scalar,) = (
-        value for record in EventFileLoader(str(events)).Load() for value in record.summary.value
-    )
-    assert (scalar.tag, scalar.tensor.float_val[0]) == ("a/eval", 2.0)
-
-
 def test_a_run_ends_at_the_loss_or_the_hour_asked_for(clips: Path, tmp_path: Path) -> None:
     run = trainer(syncnet_config(clips, tmp_path / "a", eval_interval=2, stop_at_loss=1e9))
     run.run()
@@ -255,7 +158,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(
     run = trainer(dataclasses.replace(config, max_steps=5))
     assert run.step == 1
     scores = iter([3.0, 1.0, 2.0, 2.5])
-    run.task.conclude = lambda evaluation: evaluation.update(sync=next(scores))
+    run.task.after_validation = lambda metrics: metrics.update(sync=next(scores))
     run.run()
     of_both = [(prefix, step) for prefix in ("", "disc_") for step in (4, 5)]
     assert {path.name for path in out.glob("*.pth")} == {
@@ -283,10 +186,10 @@ def test_the_gate_opens_once_and_is_remembered(
         config = generator_config(clips, out, expert_file, disc=disc)
         run = trainer(config)
         assert "closed" in run.task.status()
-        assert "0.812" in run.task.conclude({"sync": 0.812})
+        assert "0.812" in run.task.after_validation({"sync": 0.812})
         assert run.task.sync_weight == 0
-        assert f"weight {weight}" in run.task.conclude({"sync": 0.749})
-        run.task.conclude({"sync": 2.0})
+        assert f"weight {weight}" in run.task.after_validation({"sync": 0.749})
+        run.task.after_validation({"sync": 2.0})
         assert run.task.sync_weight == weight
         run.step = 1
         run.save()
@@ -296,7 +199,7 @@ def test_the_gate_opens_once_and_is_remembered(
 def test_a_gate_opened_at_the_last_step_is_saved(
     clips: Path, expert_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.GeneratorTask, "gate", 1e9)
+    monkeypatch.setattr(tasks.GeneratorTask, "gate_threshold", 1e9)
     config = generator_config(clips, tmp_path / "out", expert_file, max_steps=1)
     trainer(config).run()
     saved = checkpoint.read(checkpoint.newest(tmp_path / "out"))
@@ -336,7 +239,7 @@ def test_a_crop_broken_while_training_loses_nothing(clips: Path, tmp_path: Path)
     run = trainer(config)
     for path in (clips / "a").glob("*.jpg"):
         path.write_text("no image")
-    run.step, run.items = 3, 6
+    run.step, run.samples = 3, 6
     with pytest.raises(UserError, match=r"\d+\.jpg: cannot be read") as caught:
         run.run()
     assert "\n" not in str(caught.value)
@@ -370,12 +273,12 @@ def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_pa
         config = generator_config(clips, tmp_path / mode, expert_file, expert_mode=mode)
         run = trainer(config)
         run.task.sync_weight = 0.5
-        before = {key: value.clone() for key, value in run.task.expert.state_dict().items()}
+        before = {key: value.clone() for key, value in run.task.syncnet.state_dict().items()}
         run.task.set_training(True)
         run.task.step(first_batch(run))
         changed = {
             key.rpartition(".")[2]
-            for key, value in run.task.expert.state_dict().items()
+            for key, value in run.task.syncnet.state_dict().items()
             if not torch.equal(value, before[key])
         }
         statistics = {"running_mean", "running_var", "num_batches_tracked"}
@@ -390,7 +293,7 @@ def test_discriminator_and_generator_learn_from_their_own_losses_only(
     batch = first_batch(run)
     drawn, target = run.task._generate(batch)
     network = run.task.discriminator
-    real, fake = run.task._tell_apart(drawn.detach(), target)
+    real, fake = run.task._discriminator_losses(drawn.detach(), target)
     expected = torch.autograd.grad(real + fake, list(network.parameters()))
     run.task.step(batch)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
