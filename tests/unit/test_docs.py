@@ -20,7 +20,7 @@ PAGES = [
 OTHERS = {
     *("index_url", "force_reinstall", "only_binary", "no_deps", "nproc_per_node", "nnodes"),
     *("node_rank", "master_addr", "master_port", "shm_size", "net", "dry_run", "original"),
-    *("help", "version", "debug", "dist"),
+    *("help", "version", "debug", "dist", "build_arg", "cards", "volume"),
 }
 
 
