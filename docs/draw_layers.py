@@ -1,6 +1,8 @@
 """Draw the layers of the code, and who imports whom: ``python docs/draw_layers.py``.
 
-The layers are those of the import contract in ``pyproject.toml``; the lines are the real imports.
+The layers are those of the import contract in ``pyproject.toml``; the arrows are the real imports.
+Not drawn, as nothing could be seen then: imports of the lowest layer, and those that a chain of
+other imports implies.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ import tomllib
 ROOT = Path(__file__).parent.parent
 PACKAGE = "wav2lip_npu"
 IMAGE = ROOT / "docs" / "layers.svg"
-WIDTH, BAND_HEIGHT, BOX_HEIGHT, GAP = 940, 86, 40, 14  # pixels
-COLOURS = ("#5b7fa6", "#8a6fa8", "#3f8f7f", "#b0713d", "#a65b6f", "#6f7f3f", "#777777")
+WIDTH, BAND_HEIGHT, BOX_HEIGHT, BOX_WIDTH, GAP = 940, 96, 46, 180, 16  # pixels
+MARGIN = 56  # pixels, left of the boxes: the number of the layer
+
+Imports = dict[str, dict[str, int]]  # room → room that it imports → by how many of its modules
 
 
 def layers() -> list[list[str]]:
@@ -25,73 +29,93 @@ def layers() -> list[list[str]]:
     return [re.split(r" [|:] ", layer) for layer in contract["layers"]]
 
 
-def imports() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+def imports() -> tuple[dict[str, int], Imports]:
     """How many modules each room has, and how many of them import each other room."""
     graph = grimp.build_graph(PACKAGE, cache_dir=None)
     modules: dict[str, int] = {}
-    between: dict[tuple[str, str], int] = {}
+    between: Imports = {}
     for module in sorted(graph.modules - {PACKAGE}):
         room = module.split(".")[1]
         if not graph.find_children(module):
             modules[room] = modules.get(room, 0) + 1
-        others = {
-            name.split(".")[1]
-            for name in graph.find_modules_directly_imported_by(module)
-            if name != PACKAGE
-        }
-        for other in others - {room}:
-            between[room, other] = between.get((room, other), 0) + 1
+        imported = graph.find_modules_directly_imported_by(module) - {PACKAGE}
+        for other in {name.split(".")[1] for name in imported} - {room}:
+            of_room = between.setdefault(room, {})
+            of_room[other] = of_room.get(other, 0) + 1
     return modules, between
+
+
+def without_implied(between: Imports) -> Imports:
+    """The imports that no chain of other imports implies."""
+
+    def reached(room: str) -> set[str]:
+        others = set(between.get(room, {}))
+        return others.union(*map(reached, others))
+
+    return {
+        room: {
+            other: count
+            for other, count in others.items()
+            if not any(other in reached(between_them) for between_them in others)
+        }
+        for room, others in between.items()
+    }
 
 
 def draw() -> str:
     """The picture, as SVG."""
     modules, between = imports()
-    places: dict[str, tuple[float, float, float]] = {}  # left, top and width of each box
-    boxes, lines = [], []
-    bands = layers()
-    for row, rooms in enumerate(bands):
-        top = row * BAND_HEIGHT + 10
-        width = min(190, (WIDTH - 110 - GAP * (len(rooms) - 1)) / len(rooms))
-        left = (WIDTH - len(rooms) * width - GAP * (len(rooms) - 1)) / 2
-        fill = "#f6f7f9" if row % 2 else "#eceff3"
-        boxes.append(
-            f'<rect x="0" y="{top - 10}" width="{WIDTH}" height="{BAND_HEIGHT}" fill="{fill}"/>'
-        )
+    bands, boxes, places = [], [], {}
+    lowest = layers()[-1]  # imported by nearly all rooms: no arrows
+    for row, rooms in enumerate(layers()):
+        top = row * BAND_HEIGHT
+        fill = "#f6f7f9" if row % 2 else "#e9edf2"
+        bands.append(f'<rect y="{top}" width="{WIDTH}" height="{BAND_HEIGHT}" fill="{fill}"/>')
+        label = str(row + 1) if row < 6 else "below"
+        bands.append(f'<text x="30" y="{top + BAND_HEIGHT / 2 + 5:.0f}" fill="#777">{label}</text>')
+        left = (MARGIN + WIDTH - len(rooms) * BOX_WIDTH - GAP * (len(rooms) - 1)) / 2
         for number, room in enumerate(rooms):
-            places[room] = (left + number * (width + GAP), top + 13, width)
-    for row, rooms in enumerate(bands):
-        for room in rooms:
-            left, top, width = places[room]
-            count = modules.get(room, 0)
-            label = f"{room}/ ({count})" if count > 1 else f"{room}.py"
+            x, y = left + number * (BOX_WIDTH + GAP), top + (BAND_HEIGHT - BOX_HEIGHT) // 2
+            places[room] = (x + BOX_WIDTH / 2, y)
+            count = modules[room]
+            name, detail = (f"{room}/", f"{count} modules") if count > 1 else (f"{room}.py", "")
             boxes.append(
-                f'<rect x="{left:.0f}" y="{top}" width="{width:.0f}" height="{BOX_HEIGHT}" rx="6" '
-                f'fill="white" stroke="{COLOURS[row]}" stroke-width="2"/>'
-                f'<text x="{left + width / 2:.0f}" y="{top + 25}">{label}</text>'
+                f'<rect x="{x:.0f}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6" '
+                f'fill="white" stroke="#5b7fa6" stroke-width="1.5"/>'
+                f'<text x="{x + BOX_WIDTH / 2:.0f}" y="{y + (20 if detail else 28)}">{name}</text>'
             )
-    for (room, other), count in sorted(between.items()):
-        (left, top, width), (to_left, to_top, to_width) = places[room], places[other]
-        if to_top <= top:  # within the top or the bottom layer
-            continue
-        row = next(n for n, rooms in enumerate(bands) if room in rooms)
-        x1, y1, x2, y2 = left + width / 2, top + BOX_HEIGHT, to_left + to_width / 2, to_top
-        middle = (y1 + y2) / 2
-        lines.append(
-            f'<path d="M{x1:.0f} {y1} C{x1:.0f} {middle:.0f} {x2:.0f} {middle:.0f} {x2:.0f} {y2}" '
-            f'stroke="{COLOURS[row]}" stroke-width="{0.6 + 0.25 * count:.2f}"/>'
-        )
-    height = len(bands) * BAND_HEIGHT
+            if detail:
+                boxes.append(
+                    f'<text x="{x + BOX_WIDTH / 2:.0f}" y="{y + 37}" font-size="11" '
+                    f'fill="#777">{detail}</text>'
+                )
+    arrows = []
+    for room, others in sorted(without_implied(between).items()):
+        for other in sorted(others):
+            (x1, top), (x2, y2) = places[room], places[other]
+            if y2 <= top or other in lowest:
+                continue
+            y1 = top + BOX_HEIGHT
+            bend = BAND_HEIGHT / 2
+            # Around the box that is between two boxes of one column.
+            aside = 0.8 * BOX_WIDTH if x1 == x2 and y2 - top > BAND_HEIGHT else 0
+            arrows.append(
+                f'<path d="M{x1:.0f} {y1} C{x1 + aside:.0f} {y1 + bend:.0f} '
+                f'{x2 + aside:.0f} {y2 - bend:.0f} {x2:.0f} {y2 - 5}" marker-end="url(#tip)"/>'
+            )
+    height = len(layers()) * BAND_HEIGHT
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
             f'font-family="sans-serif" font-size="14" text-anchor="middle">',
-            "<title>The layers of wav2lip_npu: each imports only what is below it</title>",
-            *[box for box in boxes if box.startswith('<rect x="0"')],
-            '<g fill="none" opacity="0.55">',
-            *lines,
+            f"<title>The layers of {PACKAGE}: each imports only from those below it</title>",
+            '<marker id="tip" markerWidth="8" markerHeight="8" refX="3" refY="3" orient="auto">'
+            '<path d="M0 0 L6 3 L0 6 z" fill="#5b7fa6"/></marker>',
+            *bands,
+            '<g fill="none" stroke="#5b7fa6" stroke-width="1.3">',
+            *arrows,
             "</g>",
-            *[box for box in boxes if not box.startswith('<rect x="0"')],
+            *boxes,
             "</svg>\n",
         ]
     )
