@@ -212,7 +212,7 @@ def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None
             "MB/s": lambda _, result: f"{result.extra['bytes'] / result.seconds / 1e6:.1f}",
             "ready in s": lambda _, result: f"{result.extra['ready']:.1f}",
         }
-        measure.print_results(results, "items/s", 1, more)
+        measure.print_results(results, "samples/s", 1, more)
 
 
 def print_read_rates(files: list[Path]) -> None:

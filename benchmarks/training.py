@@ -166,7 +166,7 @@ def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
             f"{share:.0%}" if (share := result.extra.get("share")) else ""
         ),
     }
-    measure.print_results(results, "items/s", 2, more)
+    measure.print_results(results, "samples/s", 2, more)
 
 
 def main() -> None:
