@@ -1,1 +1,1 @@
-"""Training samples: clips on disk, which windows are drawn, batches of them."""
+"""Training samples: clips on disk, which windows are sampled, batches of them."""
