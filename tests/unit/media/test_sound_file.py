@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -98,3 +99,21 @@ def test_a_sound_without_samples_is_named(tmp_path: Path) -> None:
         list(opened.mono_blocks())
     with pytest.raises(UserError, match=r"empty\.wav: its audio stream holds no sound"):
         load_audio(tmp_path / "empty.wav")
+
+
+def test_a_full_disk_is_not_blamed_on_the_sound(sound: Path, tmp_path: Path) -> None:
+    def mux(packets: object) -> None:
+        raise av.error.FFmpegError(28, "No space left on device")
+
+    out = tmp_path / "out.mp4"
+    with (
+        pytest.raises(UserError, match=r"out\.mp4: cannot be written .*No space left") as caught,
+        open_sound(sound) as opened,
+        VideoWriter(out, fps=25, sound=opened) as writer,
+    ):
+        container = writer._container
+        writer._container = SimpleNamespace(add_stream=container.add_stream, mux=mux)
+        for image in numbered(60):
+            writer.write(image)
+    assert "sound.wav" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["sound.wav"]
