@@ -1,4 +1,4 @@
-"""Training items a second: ours, a plain reader of the same folders, and the original.
+"""Training samples per second: ours, a plain reader of the same folders, and the original.
 
 Run from the project's root: ``python -m benchmarks.loader --help``.
 """
@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import measure, original
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
-from wav2lip_npu.data.batches import BatchMaker, GeneratorBatches, Store, SyncNetBatches
-from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data.batches import Batch, BatchMaker, GeneratorBatches, Store, SyncNetBatches
+from wav2lip_npu.data.clips import MIN_CLIP_FRAMES, Clip, ClipFiles, list_crops, read_clips
 from wav2lip_npu.data.dataset import ClipData, WindowDataset
 from wav2lip_npu.data.memmap import MemmapClips, open_memmap
 from wav2lip_npu.data.sampler import StridedSampler
@@ -29,14 +29,9 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.mel import WINDOW_ROWS, generator_mel_starts, melspectrogram, syncnet_mel_start
 from wav2lip_npu.models.inputs import generator_faces, to_float
-from wav2lip_npu.runtime import device
-
-Batch = dict[str, torch.Tensor]
+from wav2lip_npu.runtime.device import Device
 
 BATCH_SIZES = {"expert": 64, "generator": 16}  # the original's
-MIN_CROPS = 16  # of a clip, as the original has it
-
-
 BATCHES: dict[str, BatchMaker] = {"expert": SyncNetBatches(), "generator": GeneratorBatches()}
 
 
@@ -71,7 +66,7 @@ def our_loaders(task: str, options: argparse.Namespace, caches: Path) -> dict[st
         return cache
 
     on_device = memmap()
-    on_device.move(options.place)
+    on_device.move(options.opened_device)
     return {
         "ours, JPEGs": ours(task, clips, ClipFiles(clips)),
         "ours, memmap": ours(task, clips, memmap()),
@@ -81,7 +76,7 @@ def our_loaders(task: str, options: argparse.Namespace, caches: Path) -> dict[st
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ListedClip:
     """A clip as the plain reader knows it."""
 
     folder: Path
@@ -90,29 +85,29 @@ class Listed:
     rows: int  # of the mel spectrogram
 
 
-def list_clips(data_root: Path, filelist: Path, mels: Path) -> list[Listed]:
+def list_clips(data_root: Path, filelist: Path, mels: Path) -> list[ListedClip]:
     """List the clips of a file list that have crops enough, and write their mel spectrograms."""
     clips = []
     for number, folder in enumerate(list_folders(data_root, filelist)):
-        crops = {int(path.stem) for path in folder.glob("*.jpg")}
-        if len(crops) >= MIN_CROPS:
+        crops = set(list_crops(folder))
+        if len(crops) >= MIN_CLIP_FRAMES:
             mel = melspectrogram(load_audio(folder / "audio.wav"))
             path = mels / f"{number}.npy"
             np.save(path, mel)
-            clips.append(Listed(folder=folder, crops=crops, mel=path, rows=mel.shape[1]))
+            clips.append(ListedClip(folder=folder, crops=crops, mel=path, rows=mel.shape[1]))
     return clips
 
 
 class Folder(Dataset[Batch]):
-    """What is simplest: folders are listed and mels computed once, all else is read for each item.
+    """The simplest reader: crops and mel files are read again for every sample.
 
-    Items are ours: the same tensors, in bytes.
+    Folders are listed and mels computed once. Samples are as ours: the same tensors, in bytes.
     """
 
-    def __init__(self, task: str, clips: list[Listed]) -> None:
+    def __init__(self, task: str, clips: list[ListedClip]) -> None:
         self.task = task
         self.random = np.random.default_rng(0)
-        self.clips: list[tuple[Listed, list[int], list[int]]] = []
+        self.clips: list[tuple[ListedClip, list[int], list[int]]] = []
         for clip in clips:
             starts = [s for s in clip.crops if clip.crops.issuperset(range(s, s + WINDOW_FRAMES))]
             last = clip.rows - WINDOW_ROWS
@@ -130,18 +125,19 @@ class Folder(Dataset[Batch]):
         target, other = int(self.random.choice(targets)), int(self.random.choice(starts))
         mel = np.load(clip.mel)
         rows = mel_rows(self.task, target)
-        item = {"mel": torch.from_numpy(np.stack([mel[:, r : r + WINDOW_ROWS] for r in rows]))}
+        sample = {"mel": torch.from_numpy(np.stack([mel[:, r : r + WINDOW_ROWS] for r in rows]))}
         if self.task == "expert":
             matched = bool(self.random.integers(2))
             faces = read_window(clip.folder, target if matched else other)
             lower_halves = torch.from_numpy(faces[:, LOWER_HALF:].copy())
-            return {**item, "faces": lower_halves, "label": torch.tensor(float(matched))}
+            return {**sample, "faces": lower_halves, "label": torch.tensor(float(matched))}
         windows = {"target": target, "reference": other}
-        return item | {k: torch.from_numpy(read_window(clip.folder, s)) for k, s in windows.items()}
+        crops = {k: torch.from_numpy(read_window(clip.folder, s)) for k, s in windows.items()}
+        return sample | crops
 
 
 def mel_rows(task: str, start: int) -> list[int]:
-    """First rows of the mel windows of an item."""
+    """First rows of the mel windows of a sample."""
     return [syncnet_mel_start(start), *(generator_mel_starts(start) if task == "generator" else [])]
 
 
@@ -161,37 +157,37 @@ def list_folders(data_root: Path, filelist: Path) -> list[Path]:
     return [data_root / line.split()[0] for line in lines if line.strip()]
 
 
-def folder_reader(task: str, clips: list[Listed]) -> Iterator[Batch]:
+def folder_reader(task: str, clips: list[ListedClip]) -> Iterator[Batch]:
     """Batches of ``Folder`` without end."""
     dataset = Folder(task, clips)
     while True:
         yield from DataLoader(dataset, BATCH_SIZES[task])
 
 
-def contender(batches: Iterator[Batch], items: int) -> measure.Contender:
-    """Draw at least so many items a round."""
+def contender(batches: Iterator[Batch], samples: int) -> measure.Contender:
+    """Load at least so many samples per round."""
     start = time.perf_counter()
     next(batches)
     ready = time.perf_counter() - start
 
-    def draw() -> measure.Round:
+    def load() -> measure.Round:
         start, count, size = time.perf_counter(), 0, 0
-        while count < items:
+        while count < samples:
             batch = next(batches)
             count += len(batch["mel"])
             size += sum(part.nbytes for part in batch.values())
         seconds = time.perf_counter() - start
         return measure.Round(seconds=seconds, count=count, extra={"bytes": size, "ready": ready})
 
-    return draw
+    return load
 
 
-def compare(task: str, clips: list[Listed], options: argparse.Namespace) -> None:
+def compare(task: str, clips: list[ListedClip], options: argparse.Namespace) -> None:
     """Measure one task and print its table."""
     contenders: dict[str, measure.Contender] = {}
     with ExitStack() as stack:
-        packs = Path(stack.enter_context(TemporaryDirectory()))
-        loaders = our_loaders(task, options, packs)
+        caches = Path(stack.enter_context(TemporaryDirectory()))
+        loaders = our_loaders(task, options, caches)
         own = {name: contender(batches, options.items) for name, batches in loaders.items()}
         if options.original:
             contenders["original"] = stack.enter_context(
@@ -225,11 +221,11 @@ def print_read_rates(files: list[Path]) -> None:
 def main() -> None:
     """Measure what the command line asks for."""
     parser = measure.data_parser(__doc__, tasks=BATCH_SIZES, threads=1)
-    parser.add_argument("--items", type=int, default=640, help="items a round")
+    parser.add_argument("--items", type=int, default=640, help="samples per round")
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     try:
-        options.place = device.Device.open(options.device, "auto")
+        options.opened_device = Device.open(options.device, "auto")
         print(measure.describe_machine(options.threads))
         folders = list_folders(options.data_root, options.filelists / "train.txt")
         print(f"memory copies {measure.copy_rate() / 1e9:.1f} GB/s")

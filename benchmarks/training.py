@@ -24,27 +24,28 @@ from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.clips import ClipFiles, read_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import SyncNet
-from wav2lip_npu.runtime import device, threads
+from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.training.tasks import GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.trainer import Trainer
 
-KINDS: dict[str, tuple[type[Task], int]] = {  # and the original's batch
+KINDS: dict[str, tuple[type[Task], int]] = {  # and the original's batch size
     "expert": (SyncNetTask, 64),
     "generator": (GeneratorTask, 16),
 }
-STARTING = 10  # steps of the whole trainer that do not count
+WARMUP_STEPS = 10  # of the whole trainer, which do not count
 
 
-def configure(task: str, options: argparse.Namespace, folder: Path, **changes: Any) -> TrainConfig:
+def configure(kind: str, options: argparse.Namespace, folder: Path, **changes: Any) -> TrainConfig:
     """Ours with default options, but for where it reads and writes."""
     common: dict[str, Any] = {
         "data_root": options.data_root,
         "filelists": options.filelists,
         "checkpoint_dir": folder / "run",
-        "cache_dir": folder / "packed",
+        "cache_dir": folder / "caches",
         "device": options.device,
     }
-    if task == "expert":
+    if kind == "expert":
         return SyncNetConfig(**{**common, **changes})
     expert = folder / "expert.pth"
     if not expert.exists():
@@ -58,113 +59,111 @@ def _save(network: torch.nn.Module, path: Path) -> None:
 
 
 def bare_steps(
-    task: str, config: TrainConfig, weights: Path, batch: Batch, steps: int, *, gate: bool
+    kind: str, config: TrainConfig, weights: Path, batch: Batch, steps: int, *, gate: bool
 ) -> measure.Contender:
     """Steps of a task on one batch, without a trainer around them."""
-    place = device.Device.open(config.device, config.precision)
-    made = _task(task, config, place, gate=gate)
+    device = Device.open(config.device, config.precision)
+    task = _task(kind, config, device, gate=gate)
     if weights.exists():
-        checkpoint.load_network(made.trained[""].network, checkpoint.read(weights))
+        checkpoint.load_network(task.trained[""].network, checkpoint.read(weights))
     else:
-        _save(made.trained[""].network, weights)
-    made.set_training(True)
-    there = place.to_device(batch)
+        _save(task.trained[""].network, weights)
+    task.set_training(True)
+    batch_on_device = device.to_device(batch)
 
-    def step() -> measure.Round:
-        place.synchronize()
+    def run() -> measure.Round:
+        device.synchronize()
         start = time.perf_counter()
         for _ in range(steps):
-            made.step(there)
-        place.synchronize()
+            task.step(batch_on_device)
+        device.synchronize()
         seconds = time.perf_counter() - start
         rate = steps * config.batch_size / seconds
-        share = rate * made.flops_per_sample() / place.measured_matmul_flops()
-        return measure.Round(
-            seconds=seconds, count=steps * config.batch_size, extra={"share": share}
-        )
+        mfu = rate * task.flops_per_sample() / device.measured_matmul_flops()
+        return measure.Round(seconds=seconds, count=steps * config.batch_size, extra={"mfu": mfu})
 
-    return step
+    return run
 
 
-def _task(task: str, config: TrainConfig, place: device.Device, *, gate: bool) -> Task:
-    made = KINDS[task][0](config, place)
-    if gate and isinstance(made, GeneratorTask):
-        made.sync_weight = made.open_sync_weight
-    return made
+def _task(kind: str, config: TrainConfig, device: Device, *, gate: bool) -> Task:
+    task = KINDS[kind][0](config, device)
+    if gate and isinstance(task, GeneratorTask):
+        task.sync_weight = task.open_sync_weight
+    return task
 
 
-def whole_trainer(task: str, config: TrainConfig, *, gate: bool) -> measure.Contender:
+def whole_trainer(kind: str, config: TrainConfig, *, gate: bool) -> measure.Contender:
     """The trainer with data, log and all, from the start of one step to that of its last.
 
-    The first ones do not count: while they are done the processes that load are still starting.
+    The first steps do not count: the loading processes are still starting.
     """
     rounds = 0
 
-    def train() -> measure.Round:
+    def run() -> measure.Round:
         nonlocal rounds
         rounds += 1
-        place = device.Device.open(config.device, config.precision)
+        device = Device.open(config.device, config.precision)
         folder = config.checkpoint_dir.with_name(f"run{rounds}")
-        made = _task(task, replace(config, checkpoint_dir=folder), place, gate=gate)
-        trainer = Trainer(made.config, made)
-        step, started = made.step, []
+        task = _task(kind, replace(config, checkpoint_dir=folder), device, gate=gate)
+        trainer = Trainer(task.config, task)
+        step, started = task.step, []
 
-        def timed(*batches: Batch, number: int) -> dict[str, torch.Tensor]:
-            place.synchronize()
+        def timed_step(*batches: Batch, number: int) -> dict[str, torch.Tensor]:
+            device.synchronize()
             started.append(time.perf_counter())
             return step(*batches, number=number)
 
-        # An evaluation and a checkpoint follow the last step, which is not counted.
-        made.step = timed  # type: ignore[assignment, method-assign]
+        # A validation and a checkpoint follow the last step, which is not counted.
+        task.step = timed_step  # type: ignore[assignment, method-assign]
         trainer.run()
-        counted = started[STARTING:]
+        counted = started[WARMUP_STEPS:]
         seconds = counted[-1] - counted[0]
         return measure.Round(seconds=seconds, count=(len(counted) - 1) * config.batch_size)
 
-    return train
+    return run
 
 
-def compare(task: str, options: argparse.Namespace, folder: Path) -> None:
+def compare(kind: str, options: argparse.Namespace, folder: Path) -> None:
     """Measure one task and print its table."""
-    task_class, size = KINDS[task]
+    task_class, size = KINDS[kind]
     batches = task_class.batches
     filelist = options.filelists / "train.txt"
     clips = read_clips(options.data_root, filelist, per_frame_mels=batches.per_frame_mels)
     windows = batches.sampler_class(clips, 0).sample(range(size))
     batch = batches.training_batch(ClipFiles(clips), windows)
-    batch_file, weights = folder / f"{task}_batch.pt", folder / f"{task}.pth"
+    batch_file, weights = folder / f"{kind}_batch.pt", folder / f"{kind}.pth"
     torch.save(batch, batch_file)
     steps, gate = options.steps, options.gate
     contenders: dict[str, measure.Contender] = {}
     with ExitStack() as stack:
         for precision in ("fp32", "auto"):
-            config = configure(task, options, folder, batch_size=size, precision=precision)
+            config = configure(kind, options, folder, batch_size=size, precision=precision)
             contenders[f"ours, {precision}"] = bare_steps(
-                task, config, weights, batch, steps, gate=gate
+                kind, config, weights, batch, steps, gate=gate
             )
-        longer = replace(config, max_steps=STARTING + options.trainer_steps + 1, log_interval=10)
-        contenders["the whole trainer"] = whole_trainer(task, longer, gate=gate)
+        longer = replace(
+            config, max_steps=WARMUP_STEPS + options.trainer_steps + 1, log_interval=10
+        )
+        contenders["the whole trainer"] = whole_trainer(kind, longer, gate=gate)
         if options.original:
             process = original.start(
                 options.original,
                 "train",
                 threads=options.threads,
                 filelists=options.filelists,
-                task=task,
+                task=kind,
                 weights=weights,
                 batch=batch_file,
                 steps=steps,
-                device=options.place.torch_device,
+                device=options.opened_device.torch_device,
                 gate=gate,
             )
             contenders = {"original": stack.enter_context(process), **contenders}
         results = measure.take_turns(contenders, options.rounds)
-    print(f"\n{task}, batches of {size}, {steps} steps a round")
+    print(f"\n{kind}, batches of {size}, {steps} steps per round")
     more: dict[str, Callable[[str, measure.Round], str]] = {
-        "s a step": lambda _, result: f"{result.seconds * size / result.count:.3f}",
-        "of matmul": lambda _, result: (
-            f"{share:.0%}" if (share := result.extra.get("share")) else ""
-        ),
+        "s per step": lambda _, result: f"{result.seconds * size / result.count:.3f}",
+        "of matmul": lambda _, result: f"{mfu:.0%}" if (mfu := result.extra.get("mfu")) else "",
     }
     measure.print_results(results, "samples/s", 2, more)
 
@@ -173,19 +172,21 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = measure.data_parser(__doc__, tasks=KINDS, threads=threads.usable_cores())
     add = parser.add_argument
-    add("--steps", type=int, default=4, help="steps a round")
-    add("--trainer_steps", type=int, default=24, help="steps a round of the whole trainer")
+    add("--steps", type=int, default=4, help="steps per round")
+    add("--trainer_steps", type=int, default=24, help="steps per round of the whole trainer")
     add("--gate", action="store_true", help="with the sync loss in the generator's")
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     try:
-        options.place = device.Device.open(options.device, "auto")
-        options.place.tune_malloc()
+        options.opened_device = Device.open(options.device, "auto")
+        options.opened_device.tune_malloc()
         print(measure.describe_machine(options.threads))
-        print(f"{options.place.torch_device}: {options.place.reason}", file=sys.stderr)
-        for task in KINDS if options.task == "both" else (options.task,):
+        print(
+            f"{options.opened_device.torch_device}: {options.opened_device.reason}", file=sys.stderr
+        )
+        for kind in KINDS if options.task == "both" else (options.task,):
             with TemporaryDirectory() as folder:
-                compare(task, options, Path(folder))
+                compare(kind, options, Path(folder))
     except (UserError, OSError) as error:
         parser.error(str(error))
 

@@ -24,7 +24,7 @@ from wav2lip_npu.runtime.files import atomic_write
 OUR_KEY = "wav2lip_npu"
 SAFETENSORS = ".safetensors"  # of weights alone
 DISC_PREFIX = "disc_"
-BEST = "best.pth"  # a second name of the checkpoint with the best validation
+BEST_NAME = "best.pth"  # a second name of the checkpoint with the best validation
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
 # Of ``atomic_write``, and of versions before 0.2.
 _PARTIAL_NAME = re.compile(

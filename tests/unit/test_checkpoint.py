@@ -9,6 +9,7 @@ from formula import fill, golden_json, weight
 from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
+from wav2lip_npu.runtime.files import partial_path
 
 PUBLISHED_KEYS = {"state_dict", "optimizer", "global_step", "global_epoch"}
 
@@ -143,9 +144,17 @@ def test_the_best_has_a_second_name(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     whole = tmp_path / checkpoint.file_name(3)
-    half = tmp_path / f".{checkpoint.file_name(4)}.partial"
-    for path in (whole, half):
+    names = (
+        checkpoint.file_name(4),
+        "disc_" + checkpoint.file_name(4),
+        "best.pth",
+        "disc_best.pth",
+    )
+    left = [partial_path(tmp_path / name) for name in names]
+    left += [tmp_path / f".{name}.partial" for name in names]  # of version 0.1
+    kept = [whole, tmp_path / ".mine.pth.partial", partial_path(tmp_path / "mine.pth")]
+    for path in (*left, *kept):
         path.write_bytes(b"content")
     checkpoint.remove_partial(tmp_path)
-    assert list(tmp_path.iterdir()) == [whole]
+    assert set(tmp_path.iterdir()) == set(kept)
     assert checkpoint.newest(tmp_path) == whole

@@ -2,9 +2,11 @@
 
 import importlib
 import re
+import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -16,78 +18,147 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks" / "README.md",
 ]
-# Options of pip, torchrun, docker, the container's script and the benchmarks.
-OTHERS = {
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+WALKS = ["An mp4 becomes crops", "A window becomes a loss", "A frame passes through infer"]
+FOLDERS = "wav2lip_npu|face_detection|tests|docs|scripts|docker|benchmarks"
+# Options of pip, torchrun, docker, pytest, ruff, the container's script and the parser itself.
+OTHER_PROGRAMS = {
     *("index_url", "force_reinstall", "only_binary", "no_deps", "nproc_per_node", "nnodes"),
     *("node_rank", "master_addr", "master_port", "shm_size", "net", "dry_run", "original"),
-    *("help", "version", "debug", "dist", "build_arg", "cards", "volume"),
+    *("help", "version", "debug", "dist", "build_arg", "cards", "volume", "format", "check"),
 }
+MODULE = re.compile(r"`((?:wav2lip_npu|face_detection)/[\w/]+)\.py`")
+# A function as ``name()``, a class as ``CamelCase``.
+NAME = re.compile(r"`([A-Za-z_][\w.]*)\(\)`|`([A-Z]\w*[a-z]\w*|[A-Z]{3,})`")
+
+
+def read(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_files_of_the_project_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":
-        pytest.skip("tells of files that have moved")
-    text = page.read_text(encoding="utf-8")
-    named = re.findall(
-        r"`((?:wav2lip_npu|face_detection|tests|docs|scripts|docker)/[\w./]+)`", text
-    )
+        pytest.skip("names files that have moved")
+    named = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", read(page))
     for name in named:
         assert (ROOT / name).exists() or name.endswith("s3fd.pth"), name
-    if page.name == "architecture.md":
-        assert len(named) > 50
+    if page == ARCHITECTURE:
+        assert len(named) > 80
 
 
 def test_every_module_is_in_the_architecture() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = read(ARCHITECTURE)
     for path in sorted((ROOT / "wav2lip_npu").rglob("*.py")):
         if not path.name.startswith("__") and path.parent.name != "demo":
             assert f"{path.name}`" in text, path
 
 
-def test_a_walk_passes_each_file_once() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    walks = re.findall(r"\n## (A.*?)\n(.*?)(?=\n## )", text, re.DOTALL)
-    titles = ["An mp4 becomes crops", "A window becomes a loss", "A frame passes through infer"]
-    assert [title for title, _ in walks] == titles
-    for title, steps in walks:
-        files = re.findall(r"`(wav2lip_npu/[\w/]+\.py)`", steps)
-        assert len(files) == len(set(files)) > 10, title
+def walks() -> dict[str, list[str]]:
+    """The steps of each walk of the architecture."""
+    found = re.findall(r"\n## (A.*?)\n(.*?)(?=\n## )", read(ARCHITECTURE), re.DOTALL)
+    return {
+        title: re.findall(r"^\d+\. (.*?)(?=^\d+\. |\Z)", steps, re.DOTALL | re.MULTILINE)
+        for title, steps in found
+    }
+
+
+@pytest.mark.parametrize("title", WALKS)
+def test_a_walk_passes_each_file_once(title: str) -> None:
+    steps = walks()[title]
+    files = [file for step in steps for file in MODULE.findall(step)]
+    assert len(steps) > 10 and all(map(MODULE.search, steps))
+    assert len(files) == len(set(files))
+
+
+def test_functions_and_classes_of_the_architecture_are_in_their_files() -> None:
+    rows = [line for line in read(ARCHITECTURE).splitlines() if line.startswith("|")]
+    named = 0
+    for text in [*rows, *(step for steps in walks().values() for step in steps)]:
+        modules = [name.replace("/", ".") for name in MODULE.findall(text)]
+        for function, type_name in NAME.findall(text):
+            if not modules:  # a word of the glossary
+                continue
+            named += 1
+            name = function or type_name
+            assert any(is_there(module, name) for module in modules), (modules, name)
+    assert named > 80
+
+
+def is_there(module: str, name: str) -> bool:
+    try:
+        resolve_name(f"{module}:{name}")
+    except AttributeError:
+        return False
+    return True
+
+
+def options_of(config: type) -> set[str]:
+    return {field.name for field in fields(config)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_options_are_options(page: Path) -> None:
-    known = {field.name for command in cli.COMMANDS.values() for field in fields(command.config)}
+    known = set().union(*(options_of(command.config) for command in cli.COMMANDS.values()))
     if page.parent.name == "benchmarks":
-        code = "".join(path.read_text(encoding="utf-8") for path in page.parent.glob("*.py"))
+        code = "".join(read(path) for path in page.parent.glob("*.py"))
         known |= set(re.findall(r'"--(\w+)"', code))
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", read(page), flags=re.DOTALL)
     for option in re.findall(r"--([a-z][\w-]*\w)", text):
-        assert option.replace("-", "_") in known | OTHERS, option
+        assert option.replace("-", "_") in known | OTHER_PROGRAMS, option
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_can_be_typed(page: Path) -> None:
+    """The options of each command line are those of its command."""
+    text = read(page).replace("\\\n", " ")
+    program = r"(?:wav2lip-npu|torchrun .*?-m wav2lip_npu)"
+    for line in re.findall(rf"(?:^\$ |`){program} ([^`\n]+)", text, re.MULTILINE):
+        line = line.partition("#")[0].strip()
+        name, *words = shlex.split(line.replace("…", ""))
+        assert name in cli.COMMANDS, line
+        given = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
+        assert set(given) <= options_of(cli.COMMANDS[name].config) | {"debug"}, line
+
+
+@pytest.mark.parametrize("script", ["infer", "loader", "preprocess", "training"])
+def test_benchmarks_of_the_docs_exist(script: str) -> None:
+    assert f"benchmarks.{script} " in read(ROOT / "benchmarks" / "README.md")
+    assert (ROOT / "benchmarks" / f"{script}.py").is_file()
 
 
 def test_public_names_of_the_changelog_exist() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    for _, row in re.findall(r"\n\| `(.*?)\| (`wav2lip_npu.*?) \|", text):
-        module = None
-        for name in re.findall(r"`([\w.]+)`", row):
-            path, _, last = name.rpartition(".")
-            module = importlib.import_module(path) if path else module
-            assert hasattr(module, last) or importlib.import_module(name), name
+    rows = re.findall(r"^\| (`.*`) \| (`wav2lip_npu.*`) \|$", read(ROOT / "CHANGELOG.md"), re.M)
+    assert len(rows) > 10
+    for _, now in rows:
+        for name in re.findall(r"`([\w.]+)`", now):
+            assert name.startswith("wav2lip_npu.")
+            resolve_name(name)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is new in Python 3.11")
 def test_the_picture_of_the_layers_is_up_to_date() -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        import draw_layers
+        draw_layers = importlib.import_module("draw_layers")
     finally:
         sys.path.remove(str(ROOT / "docs"))
-    assert (ROOT / "docs" / "layers.svg").read_text(encoding="utf-8") == draw_layers.draw()
+    assert read(ROOT / "docs" / "layers.svg") == draw_layers.draw()

@@ -71,7 +71,7 @@ class WindowDataset(Dataset[Batch]):
     def __init__(
         self, data: ClipData, batches: BatchMaker, seed: int, *, augment: bool = False
     ) -> None:
-        """What is trained on."""
+        """Sample from these clips; ``augment``: with numbers for ``batches.augmentation``."""
         self.store = data.store
         self.batches = batches
         self.sampler: WindowSampler = batches.sampler_class(data.clips, seed, augment=augment)

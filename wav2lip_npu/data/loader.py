@@ -16,6 +16,9 @@ from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
 
+# What a loader raises. The last two: a process was killed whose batch was waiting to be fetched.
+LOADING_FAILURES = (UserError, RuntimeError, ConnectionError, EOFError)
+
 T = TypeVar("T")
 
 
@@ -59,7 +62,7 @@ def _worker_context() -> BaseContext:
     """How loader processes are started: forked from a process that has done nothing yet.
 
     A fork of this one would inherit an open accelerator, and the locks of threads (OpenCV's, the
-    decoders') that do not exist in it, and wait for them for ever.
+    decoders') that do not exist in it, and wait for them forever.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
@@ -68,12 +71,18 @@ def _worker_context() -> BaseContext:
     return context
 
 
-def loading_error(failure: UserError | RuntimeError | None) -> UserError:
-    """What to tell a user when batches cannot be loaded; None: by another process."""
+def loading_error(failure: Exception | None) -> UserError:
+    """What to tell a user when batches cannot be loaded.
+
+    Args:
+        failure: one of ``LOADING_FAILURES``, or None: another process failed.
+    """
     if failure is None:
         return UserError("stopped, as another process of this run failed")
-    if not isinstance(failure, UserError):
-        return UserError(f"loading failed ({failure}); with less memory: --num_workers 0")
-    # From a worker it comes with a traceback above the message.
-    message = str(failure).strip().splitlines()[-1]
-    return UserError(message.rpartition("UserError: ")[2])
+    if isinstance(failure, UserError):
+        # From a worker it comes with a traceback above the message.
+        message = str(failure).strip().splitlines()[-1]
+        return UserError(message.rpartition("UserError: ")[2])
+    is_killed = isinstance(failure, (ConnectionError, EOFError))
+    reason = "a loader process exited unexpectedly" if is_killed else failure
+    return UserError(f"loading failed ({reason}); with less memory: --num_workers 0")

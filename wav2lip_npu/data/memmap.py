@@ -13,10 +13,12 @@ import json
 import logging
 import re
 import shutil
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +42,9 @@ ROW_BYTES = MEL_BANDS * 4  # float32
 CROPS_PER_JOB = 256  # that a thread decodes: 7 MB
 CHECKED_CLIPS = 8  # whose checksums are compared each time a cache is opened
 GIB = 2**30
+LEFTOVER_AGE = 3600  # seconds without a change, after which a partial file was left by a killed run
 _CACHE_NAME = re.compile(r"-[0-9a-f]{8}\.(crops|mels|json|partial)")
+_PARTIAL_NAME = re.compile(r"-[0-9a-f]{8}\.\d+-\d+\.partial\.(crops|mels|json)")  # ``atomic_write``
 
 log = logging.getLogger(__name__)
 
@@ -163,9 +167,7 @@ def open_memmap(
         log.warning("%s: %s; building it again", base.with_suffix(".crops"), problem)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"{name}-*"):
-            if _CACHE_NAME.fullmatch(old.name.removeprefix(name)):  # and no file of the user's
-                old.unlink()
+        _remove_old(folder, name)
         limit = shutil.disk_usage(folder).free / 2 if limit_gb is None else limit_gb * GIB
         if size > limit:
             log.info(
@@ -175,11 +177,8 @@ def open_memmap(
             return None
         log.info(
             "%s: building the memmap cache of %d clips, %.2f GiB, in %s",
-            name,
-            len(clips),
-            size / GIB,
-            folder,
-        )
+            name, len(clips), size / GIB, folder,
+        )  # fmt: skip
         _build(base, clips)
     except (OSError, WriteError) as error:
         log.warning("%s: no memmap cache (%s): JPEG files are read instead", name, error)
@@ -189,6 +188,18 @@ def open_memmap(
             f"{base.with_suffix('.crops')}: {problem}, just written; is the disk sound?"
         )
     return MemmapClips(base, clips)
+
+
+def _remove_old(folder: Path, name: str) -> None:
+    """Remove earlier caches of a list and what killed runs left, but no file of the user's."""
+    for path in folder.glob(f"{name}-*"):
+        if _CACHE_NAME.fullmatch(path.name.removeprefix(name)):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f".{name}-*"):
+        if _PARTIAL_NAME.fullmatch(path.name.removeprefix(f".{name}")):
+            with suppress(FileNotFoundError):  # another run may build the same cache now
+                if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+                    path.unlink()
 
 
 def _problem(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> str | None:

@@ -43,11 +43,12 @@ class GradientSpikeFilter:
 
     def should_skip(self, norm: torch.Tensor) -> torch.Tensor:
         """1 if the step of this gradient norm should be skipped, else 0; a scalar."""
-        size = norm.clamp_min(torch.finfo(torch.float32).tiny).log()
-        finite = size.isfinite()
-        far = (self._known >= MIN_NORM_HISTORY) & (size > self._highest + math.log(MAX_NORM_RATIO))
+        log_norm = norm.clamp_min(torch.finfo(torch.float32).tiny).log()
+        finite = log_norm.isfinite()
+        limit = self._highest + math.log(MAX_NORM_RATIO)
+        far = (self._known >= MIN_NORM_HISTORY) & (log_norm > limit)
         skip = (far | ~finite).float()
-        remembered = torch.maximum(size, self._highest + math.log(1 - NORM_DECAY))
+        remembered = torch.maximum(log_norm, self._highest + math.log(1 - NORM_DECAY))
         remembered = torch.where(far, self._highest + math.log(NORM_GROWTH_PER_SKIP), remembered)
         self._highest = torch.where(finite, remembered, self._highest)
         self._known = self._known + finite
@@ -61,13 +62,20 @@ class GradientSpikeFilter:
 
     def state(self) -> dict[str, torch.Tensor]:
         """For the checkpoint."""
-        return {name.removeprefix("_"): value for name, value in vars(self).items()}
+        return {
+            "highest": self._highest,
+            "known": self._known,
+            "skipped": self._skipped,
+            "in_a_row": self._in_a_row,
+        }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take up what ``state`` gave."""
-        for name, value in state.items():
-            own = getattr(self, f"_{name}")
-            setattr(self, f"_{name}", value.to(own.device))
+        device = self._known.device
+        self._highest = state["highest"].to(device)
+        self._known = state["known"].to(device)
+        self._skipped = state["skipped"].to(device)
+        self._in_a_row = state["in_a_row"].to(device)
 
 
 class TrainableNetwork:
@@ -201,7 +209,8 @@ class TrainableNetwork:
         """Take up the state of an earlier run; a published checkpoint has none."""
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
-        self.spike_filter.restore(state.get("watch", {}))
+        if state.get("watch"):
+            self.spike_filter.restore(state["watch"])
         if self.ema is not None:
             self.ema.network.load_state_dict(state.get("ema", self.network.state_dict()))
             self.ema.updates = state.get("averaged", 0)

@@ -20,7 +20,7 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.dataset import WindowDataset, open_data
-from wav2lip_npu.data.loader import loading_error, open_loader
+from wav2lip_npu.data.loader import LOADING_FAILURES, loading_error, open_loader
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
@@ -184,7 +184,7 @@ class Trainer:
             with self.throughput.waiting():
                 try:
                     batch = next(batches)
-                except (UserError, RuntimeError) as error:
+                except LOADING_FAILURES as error:
                     failure = error
             own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else CONTINUE
             decision = self.world.all_reduce_max(FAILED if failure else own)
@@ -214,7 +214,7 @@ class Trainer:
         means["learning_rate"] = learning_rate(self.config, self.step - 1)
         self._check_gradients(means)
         self._write_metrics("train", means)
-        log.info("step %d: %s", self.step, _spelled(means))
+        log.info("step %d: %s", self.step, _format(means))
 
     def _check_gradients(self, means: dict[str, float]) -> None:
         """Log how many steps were skipped, and end when there is nothing else.
@@ -253,7 +253,7 @@ class Trainer:
         with self.throughput.pause():
             metrics, sheet = validate(self.task, self.val_data, self.config)
             self._write_metrics("eval", metrics)
-            log.info("validation at step %d: %s", self.step, _spelled(metrics))
+            log.info("validation at step %d: %s", self.step, _format(metrics))
             if (message := self.task.after_validation(metrics)) is not None:
                 log.info(message)
             if self.world.is_main:
@@ -295,7 +295,7 @@ class Trainer:
             self.published.append(self.step)
         common = {
             "items": self.samples,
-            "config": {name: _plain(value) for name, value in asdict(config).items()},
+            "config": {name: _serializable(value) for name, value in asdict(config).items()},
             "best": self.best,
             "published": self.published,
             **self.task.state(),
@@ -310,7 +310,7 @@ class Trainer:
                 path, trained.network, trained.optimizer, step=self.step, epoch=epoch, extra=extra
             )
             if best:
-                checkpoint.name_best(path, prefix + checkpoint.BEST)
+                checkpoint.name_best(path, prefix + checkpoint.BEST_NAME)
             log.info("saved %s%s", path, ", the best so far" if best else "")
         self._prune()
 
@@ -373,10 +373,10 @@ class Trainer:
         return path.resolve().parent == self.config.checkpoint_dir.resolve()
 
 
-def _spelled(values: dict[str, float]) -> str:
-    """Figures for the log."""
+def _format(values: dict[str, float]) -> str:
+    """Metrics as a line of the log."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _plain(value: Any) -> Any:
+def _serializable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value

@@ -1,10 +1,12 @@
 """The memmap cache: the same windows as from the files, built once, and checked."""
 
 import dataclasses
+import json
 import logging
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import cv2
@@ -223,3 +225,43 @@ def test_files_of_the_users_are_left_alone(found: list[Clip], tmp_path: Path) ->
     names = {path.name for path in folder.iterdir()}
     assert {"train-00000-of-00010.parquet", "train-1f2e3d4c.txt", "train-mine.crops"} < names
     assert "train-1f2e3d4c.crops" not in names
+
+
+def test_what_a_killed_run_left_is_removed(found: list[Clip], tmp_path: Path) -> None:
+    folder = tmp_path / "caches"
+    folder.mkdir()
+    left = folder / ".train-1f2e3d4c.12-345.partial.crops"
+    others = {".train-1f2e3d4c.67-890.partial.crops", ".train-mine.12-345.partial.crops"}
+    for name in (left.name, *others):  # one that another run is writing, and the user's
+        (folder / name).write_text("half")
+    for path in (left, folder / ".train-mine.12-345.partial.crops"):
+        os.utime(path, ns=(1, 1))
+    assert open_cache(found, tmp_path) is not None
+    names = {path.name for path in folder.iterdir() if path.name.startswith(".")}
+    assert names == others
+
+
+def test_a_cache_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    """Its name is a digest of the clips' folders and fingerprints, and its layout is documented."""
+    numbers = np.arange(16)
+    clips = [
+        Clip(
+            folder=Path("main") / name, crops=numbers, targets=numbers[:9], windows=numbers[:12],
+            mel_rows=rows, fingerprint=2 * fingerprint,
+        )
+        for name, rows, fingerprint in (("a", 52, "01234567"), ("b", 60, "89abcdef"))
+    ]  # fmt: skip
+    random = np.random.default_rng(0)
+    crops = [random.integers(0, 256, (16, 96, 96, 3), np.uint8) for _ in clips]
+    mels = [random.random((clip.mel_rows, 80), np.float32) for clip in clips]
+    base = tmp_path / "caches" / "train-52a59869"
+    base.parent.mkdir()
+    np.concatenate(crops).tofile(base.with_suffix(".crops"))
+    np.concatenate(mels).tofile(base.with_suffix(".mels"))
+    sums = [[zlib.crc32(c.data), zlib.crc32(m.data)] for c, m in zip(crops, mels, strict=True)]
+    base.with_suffix(".json").write_text(json.dumps({"format": 1, "checksums": sums}))
+    store = open_memmap(clips, base.parent, "train", limit_gb=None, build=False)
+    assert store is not None
+    assert torch.equal(store.faces(np.array([1]), np.array([3]))[0], torch.tensor(crops[1][3:8]))
+    mel = store.mels(np.array([1]), np.array([[7]]))
+    assert torch.equal(mel[0, 0], torch.tensor(mels[1][7:23].T))

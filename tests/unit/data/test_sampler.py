@@ -212,22 +212,22 @@ def test_samples_are_a_function_of_seed_and_index(clips: Path, tmp_path: Path) -
     make_clip(clips / "holes", frames=40, missing=(20,), seed=5)
     (tmp_path / "lists" / "train.txt").write_text("a\nholes\n")
     found = read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=False)
-    many = 5000  # more than are made together
-    draws = listed(WindowSampler(found, seed=3).sample(range(many)))
+    many = 5000  # more than one block of random numbers
+    samples = listed(WindowSampler(found, seed=3).sample(range(many)))
     for numbers in ([1234], [4999, 7], range(4000, 4200)):  # however they are asked for
-        assert listed(WindowSampler(found, seed=3).sample(numbers)) == [draws[n] for n in numbers]
-    assert draws != listed(WindowSampler(found, seed=4).sample(range(many)))
-    assert len(set(draws[:4096]) - set(draws[4096:])) > 100  # a block is not the one before
+        assert listed(WindowSampler(found, seed=3).sample(numbers)) == [samples[n] for n in numbers]
+    assert samples != listed(WindowSampler(found, seed=4).sample(range(many)))
+    assert len(set(samples[:4096]) - set(samples[4096:])) > 100  # a block is not the one before
     # Fair to within four standard deviations, of clips, labels and frames.
-    assert abs(sum(matched for *_, matched in draws) - many / 2) < 142
-    assert abs(sum(clip == 0 for clip, *_ in draws) - many / 2) < 142
+    assert abs(sum(matched for *_, matched in samples) - many / 2) < 142
+    assert abs(sum(clip == 0 for clip, *_ in samples) - many / 2) < 142
     for number, clip in enumerate(found):
-        targets = Counter(target for place, target, *_ in draws if place == number)
+        targets = Counter(target for place, target, *_ in samples if place == number)
         assert set(targets) == set(clip.targets.tolist())
         assert max(targets.values()) < 2 * min(targets.values())
-        others = {other for place, _, other, _ in draws if place == number}
+        others = {other for place, _, other, _ in samples if place == number}
         assert others == set(clip.windows.tolist())
-    assert all(other != target for _, target, other, _ in draws)
+    assert all(other != target for _, target, other, _ in samples)
 
 
 def test_processes_share_the_indices(clips: Path) -> None:
@@ -238,8 +238,8 @@ def test_processes_share_the_indices(clips: Path) -> None:
 
 def test_validation_samples_every_clip_alike(clips: Path, tmp_path: Path) -> None:
     found = read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=False)
-    draws = RoundRobinSampler(found, seed=0).sample(range(20))
-    assert draws.clips.tolist() == [0, 1] * 10
+    samples = RoundRobinSampler(found, seed=0).sample(range(20))
+    assert samples.clips.tolist() == [0, 1] * 10
 
 
 def test_mel_is_computed_once(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

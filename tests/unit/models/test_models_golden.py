@@ -82,7 +82,7 @@ def test_expert_steps(tmp_path: Path) -> None:
 
 # The first step agrees to rounding. From the second on Adam has turned the rounding of tiny
 # gradients into whole steps: with one thread instead of two, the original's own sync loss moves by
-# 3e-4 (and, judged in train mode by the statistics of a batch of two, by 0.05); so may ours.
+# 3e-4 (in train mode, with the statistics of a batch of two, by 0.05); so may ours.
 @pytest.mark.usefixtures("float_images", "two_threads")
 @pytest.mark.parametrize(
     ("golden", "expert_mode", "first", "later", "later_sync", "norms_within"),

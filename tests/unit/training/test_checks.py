@@ -1,4 +1,4 @@
-"""What is looked at before a training, and named while it goes on."""
+"""The data check and the overfit check before a training, and what is warned of later."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ CLIPS, FRAMES = 24, 50
 PER_FRAME = SAMPLE_RATE // 25
 
 
-def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> ClipData:
+def make_talking_clips(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> ClipData:
     """Clips of noise that swells at random, and of faces that are the darker the louder it is.
 
     Args:
@@ -41,9 +41,9 @@ def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> ClipData
             crop = np.full((96, 96, 3), 160, np.uint8)
             crop[60:84, 30:66] = round(160 - 300 * volumes[number, 10 + frame])
             cv2.imwrite(str(folder / f"{frame}.jpg"), crop)
-        heard = volumes[(number + other) % CLIPS, 10 - late : 10 - late + FRAMES]
+        loudness = volumes[(number + other) % CLIPS, 10 - late : 10 - late + FRAMES]
         noise = random.normal(0, 0.3, FRAMES * PER_FRAME).astype(np.float32)
-        write_wav(folder / "audio.wav", noise * np.repeat(heard, PER_FRAME).astype(np.float32))
+        write_wav(folder / "audio.wav", noise * np.repeat(loudness, PER_FRAME).astype(np.float32))
     lists.mkdir(exist_ok=True)
     names = [f"{number:02}" for number in range(CLIPS)]
     (lists / "train.txt").write_text("\n".join(names))
@@ -56,7 +56,7 @@ def speak(root: Path, lists: Path, *, late: int = 0, other: int = 0) -> ClipData
 def test_sound_and_lips_are_compared(
     late: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = agreement(speak(tmp_path / "data", tmp_path / "lists", late=late))
+    found = agreement(make_talking_clips(tmp_path / "data", tmp_path / "lists", late=late))
     assert found.found
     assert found.clips == CLIPS
     assert abs(found.av_offset - late) <= 1
@@ -71,20 +71,20 @@ def test_training_on_swapped_sound_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = syncnet_config(tmp_path / "data", tmp_path / "out", max_steps=1)
-    assert not agreement(speak(tmp_path / "data", tmp_path / "lists", other=1)).found
+    assert not agreement(make_talking_clips(tmp_path / "data", tmp_path / "lists", other=1)).found
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         trainer(config).run()
     assert "in 24 clips the lips move no more with their own sound" in caplog.text
     sheet = cv2.imread(str(tmp_path / "out" / checks.SHEET))
     assert sheet.shape == (18 + 20 * 96, 6 * 96, 3)
-    # A run that goes on does not look again.
+    # A resumed run does not check again.
     caplog.clear()
     trainer(syncnet_config(tmp_path / "data", tmp_path / "out", max_steps=2)).run()
     assert "data check" not in caplog.text
 
 
 def test_lengths_that_differ_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    speak(tmp_path / "data", tmp_path / "lists")
+    make_talking_clips(tmp_path / "data", tmp_path / "lists")
     longer = np.random.default_rng(0).normal(0, 0.1, 4 * SAMPLE_RATE)
     write_wav(tmp_path / "data" / "03" / "audio.wav", longer.astype(np.float32))
     load_mel.cache_clear()
@@ -98,7 +98,7 @@ def test_lengths_that_differ_are_named(tmp_path: Path, caplog: pytest.LogCapture
     assert "% of the samples faces match" in caplog.text
 
 
-def test_too_few_or_dumb_clips_are_no_fault(
+def test_too_few_or_motionless_clips_are_no_fault(
     clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = trainer(syncnet_config(clips, tmp_path))

@@ -1,4 +1,4 @@
-"""Gradients: gathered over batches, judged, clipped, followed; rates, averages, operations."""
+"""Gradients: accumulated, filtered, clipped; learning rates, moving averages, operations."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, i
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import SINGLE_PROCESS
 from wav2lip_npu.training import losses, tasks
-from wav2lip_npu.training import optimization as learning
 from wav2lip_npu.training.optimization import (
     MAX_NORM_RATIO,
     MAX_SKIPPED_STEPS,
     MIN_NORM_HISTORY,
     GradientSpikeFilter,
     TrainableNetwork,
+    learning_rate,
 )
 
 CPU = Device.open("cpu")
@@ -34,45 +34,45 @@ def config(**changes: object) -> SyncNetConfig:
     return SyncNetConfig(data_root=Path(), checkpoint_dir=Path(), **changes)
 
 
-def learner(**changes: object) -> TrainableNetwork:
+def trainable(**changes: object) -> TrainableNetwork:
     """Of a network of one convolution and a batch normalisation."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
     return TrainableNetwork(network, config(**changes), (0.9, 0.999), CPU, SINGLE_PROCESS, ema=True)
 
 
-def learn(taught: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
-    taught.zero_grad()
-    taught.backward(taught.forward_module()(x).exp().mean())
-    return taught.optimizer_step(rate)
+def step(trained: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
+    trained.zero_grad()
+    trained.backward(trained.forward_module()(x).exp().mean())
+    return trained.optimizer_step(rate)
 
 
-def judged(norms: list[float]) -> tuple[list[int], GradientSpikeFilter]:
-    watch = GradientSpikeFilter(CPU)
-    return [int(watch.should_skip(torch.tensor(norm))) for norm in norms], watch
+def filtered(norms: list[float]) -> tuple[list[int], GradientSpikeFilter]:
+    spike_filter = GradientSpikeFilter(CPU)
+    return [int(spike_filter.should_skip(torch.tensor(norm))) for norm in norms], spike_filter
 
 
 def test_gradients_that_are_not_finite_or_far_above_are_skipped() -> None:
     sound = [1.0, 1.5, 0.7] * (MIN_NORM_HISTORY // 3 + 1)
-    verdicts, watch = judged([*sound, math.nan, math.inf, 3.4e38, 0.9 * MAX_NORM_RATIO, 1.0])
-    assert verdicts == [0] * len(sound) + [1, 1, 1, 0, 0]
-    assert watch.skipped_steps() == (3, 0)
+    skips, spike_filter = filtered([*sound, math.nan, math.inf, 3.4e38, 0.9 * MAX_NORM_RATIO, 1.0])
+    assert skips == [0] * len(sound) + [1, 1, 1, 0, 0]
+    assert spike_filter.skipped_steps() == (3, 0)
     # What is high from the beginning has no history to be above.
-    assert judged([1.0, 1e6, math.nan, 1e6])[0] == [0, 0, 1, 0]
+    assert filtered([1.0, 1e6, math.nan, 1e6])[0] == [0, 0, 1, 0]
 
 
 def test_a_gradient_that_stays_high_becomes_the_history() -> None:
-    verdicts, watch = judged([1.0] * MIN_NORM_HISTORY + [2 * MAX_NORM_RATIO] * 60)
-    high = verdicts[MIN_NORM_HISTORY:]
+    skips, spike_filter = filtered([1.0] * MIN_NORM_HISTORY + [2 * MAX_NORM_RATIO] * 60)
+    high = skips[MIN_NORM_HISTORY:]
     assert 0 < sum(high) < MAX_SKIPPED_STEPS
     assert high == sorted(high, reverse=True)
-    assert watch.skipped_steps() == (sum(high), 0)
-    saturated, _ = judged([1.0] * MIN_NORM_HISTORY + [3e38] * 60)
+    assert spike_filter.skipped_steps() == (sum(high), 0)
+    saturated, _ = filtered([1.0] * MIN_NORM_HISTORY + [3e38] * 60)
     assert saturated[MIN_NORM_HISTORY:] == [1] * 60
 
 
 # Norms of a discriminator's gradient in a real training, from its first steps on.
-WAKING = (
+RISING_NORMS = (
     *(0.0027, 0.00025, 0.0027, 0.00018, 0.00018, 0.00017, 0.00035, 0.0027, 0.00028, 0.0027),
     *(9.8e-05, 0.00013, 0.0027, 0.00034, 0.0028, 0.00032, 0.00027, 0.0028, 0.00071, 0.011),
     *(0.0022, 0.0053, 0.0052, 0.021, 0.024, 0.078, 0.13, 0.16, 0.89, 34.0),
@@ -80,11 +80,11 @@ WAKING = (
 )
 
 
-def test_a_discriminator_that_wakes_up_is_no_fault() -> None:
+def test_a_discriminator_whose_gradient_rises_is_no_fault() -> None:
     """However long it was undecided before: its gradient rises a hundred thousand times."""
-    verdicts, watch = judged([*WAKING[:18] * 30, *WAKING])
-    assert sum(verdicts) <= 1
-    assert watch.skipped_steps()[1] == 0
+    skips, spike_filter = filtered([*RISING_NORMS[:18] * 30, *RISING_NORMS])
+    assert sum(skips) <= 1
+    assert spike_filter.skipped_steps()[1] == 0
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -94,24 +94,24 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     if fused and not CPU.has_fused_adam:
         pytest.skip("this torch fuses no Adam on a CPU")
     monkeypatch.setattr(Device, "has_fused_adam", fused)
-    taught = learner(ema=0.5)
+    trained = trainable(ema=0.5)
     x = torch.randn(4, 2, 8, 8)
-    learn(taught, x)
-    taught.repair_statistics()
-    weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
+    step(trained, x)
+    trained.repair_statistics()
+    weights, moments = trained.network.state_dict(), trained.optimizer.state_dict()["state"]
     before = [{k: v.clone() for k, v in part.items()} for part in (weights, *moments.values())]
-    norm = learn(taught, x * math.nan)
+    norm = step(trained, x * math.nan)
     assert norm.isnan()
-    taught.repair_statistics()
-    assert taught.spike_filter.skipped_steps() == (1, 1)
-    weights, moments = taught.network.state_dict(), taught.optimizer.state_dict()["state"]
+    trained.repair_statistics()
+    assert trained.spike_filter.skipped_steps() == (1, 1)
+    weights, moments = trained.network.state_dict(), trained.optimizer.state_dict()["state"]
     counter = "1.num_batches_tracked"
     for old, new in zip(before, (weights, *moments.values()), strict=True):
         assert all(torch.equal(old[k], new[k]) for k in old if k != counter)
-    assert all(v.isfinite().all() for v in taught.ema.network.state_dict().values())
-    learn(taught, x)
-    assert taught.spike_filter.skipped_steps() == (1, 0)
-    assert not torch.equal(taught.network[0].weight, before[0]["0.weight"])
+    assert all(v.isfinite().all() for v in trained.ema.network.state_dict().values())
+    step(trained, x)
+    assert trained.spike_filter.skipped_steps() == (1, 0)
+    assert not torch.equal(trained.network[0].weight, before[0]["0.weight"])
 
 
 def test_fused_or_not_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,38 +122,38 @@ def test_fused_or_not_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for fused in (True, False):
         monkeypatch.setattr(Device, "has_fused_adam", fused)
-        taught = learner(clip_grad_norm=0.1)
+        trained = trainable(clip_grad_norm=0.1)
         for _ in range(3):
-            learn(taught, x)
+            step(trained, x)
         # The normalisation takes a bias away again: its gradient is rounding, its step is not.
-        results.append({k: v for k, v in taught.network.named_parameters() if k != "0.bias"})
+        results.append({k: v for k, v in trained.network.named_parameters() if k != "0.bias"})
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
 def test_a_loaded_optimiser_goes_on_as_it_was(tmp_path: Path) -> None:
     """Fused steps take moments to lie in memory as the parameters do, which files do not keep."""
     x = torch.randn(4, 2, 8, 8)
-    whole, saved, resumed = learner(), learner(), learner()
-    for taught in (whole, saved):
-        learn(taught, x)
+    whole, saved, resumed = trainable(), trainable(), trainable()
+    for trained in (whole, saved):
+        step(trained, x)
     path = tmp_path / "a.pth"
     checkpoint.save(path, saved.network, saved.optimizer, step=1, epoch=0, extra={})
     loaded = checkpoint.read(path)
     assert all(group["fused"] is None for group in loaded.optimizer["param_groups"])
     resumed.network.load_state_dict(loaded.state_dict)
     checkpoint.load_optimizer(resumed.optimizer, loaded)
-    for taught in (whole, resumed):
-        learn(taught, x)
+    for trained in (whole, resumed):
+        step(trained, x)
     for one, other in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_clipping_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    taught, x = learner(clip_grad_norm=0.01), torch.randn(4, 2, 8, 8)
-    norm = learn(taught, x)
-    found = [p.grad.clone() for p in taught.network.parameters()]
-    plain = learner()
-    assert learn(plain, x) == norm
+    trained, x = trainable(clip_grad_norm=0.01), torch.randn(4, 2, 8, 8)
+    norm = step(trained, x)
+    found = [p.grad.clone() for p in trained.network.parameters()]
+    plain = trainable()
+    assert step(plain, x) == norm
     whole = nn.utils.clip_grad_norm_(plain.network.parameters(), 0.01)
     torch.testing.assert_close(whole, norm)
     for one, other in zip(found, plain.network.parameters(), strict=True):
@@ -161,14 +161,14 @@ def test_clipping_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_average_forgets_the_beginning_faster() -> None:
-    taught, x = learner(ema=0.5), torch.randn(4, 2, 8, 8)
+    trained, x = trainable(ema=0.5), torch.randn(4, 2, 8, 8)
     expected = None
     for count in range(12):
-        learn(taught, x)
-        now = {k: v.double().clone() for k, v in taught.network.state_dict().items()}
+        step(trained, x)
+        now = {k: v.double().clone() for k, v in trained.network.state_dict().items()}
         kept = min(0.5, count / (10 + count))
         expected = {k: kept * expected[k] + (1 - kept) * now[k] for k in now} if expected else now
-    for name, value in taught.ema.network.state_dict().items():
+    for name, value in trained.ema.network.state_dict().items():
         if name != "1.num_batches_tracked":
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
 
@@ -176,7 +176,7 @@ def test_the_average_forgets_the_beginning_faster() -> None:
 def test_learning_rates() -> None:
     def rates(steps: list[int], **changes: object) -> list[float]:
         options = config(learning_rate=2.0, **changes)
-        return [learning.learning_rate(options, step) for step in steps]
+        return [learning_rate(options, step) for step in steps]
 
     assert rates([0, 7, 10**6]) == [2.0, 2.0, 2.0]
     assert rates([0, 1, 3, 4, 9], warmup_steps=4) == [0.5, 1.0, 2.0, 2.0, 2.0]
@@ -191,7 +191,7 @@ def test_learning_rates() -> None:
 
 
 @pytest.mark.usefixtures("thin")
-def test_batches_gathered_are_one_large_batch(clips: Path, tmp_path: Path) -> None:
+def test_accumulated_batches_are_one_large_batch(clips: Path, tmp_path: Path) -> None:
     whole = trainer(syncnet_config(clips, tmp_path / "a", batch_size=4))
     parts = trainer(syncnet_config(clips, tmp_path / "b", batch_size=2, accumulate=2))
     assert whole.global_batch_size == parts.global_batch_size == 4
@@ -246,24 +246,24 @@ def test_mirrored_and_coloured(clips: Path, tmp_path: Path) -> None:
     assert torch.equal(found[0], plain[0].flip(-1))
     gains = torch.tensor([1.25, 0.75, 1.0]).view(1, 3, 1, 1)
     assert torch.equal(found[1], (plain[1] * gains + 0.25).clamp(0, 1))
-    # Evaluation varies nothing.
+    # Validation augments nothing.
     del batch["mirrored"], batch["colour"]
     assert torch.equal(run.task.faces(batch, "faces"), plain)
 
 
 @pytest.mark.usefixtures("thin")
-def test_an_experts_average_judges_where_it_is_asked_for(clips: Path, tmp_path: Path) -> None:
+def test_the_frozen_syncnet_is_an_average_where_asked_for(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "expert"
     trainer(syncnet_config(clips, out, ema=0.9, max_steps=3)).run()
     saved = checkpoint.newest(out)
     loaded = checkpoint.read(saved)
-    judges = [
+    experts = [
         trainer(generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)).task.syncnet
         for ema in (False, True)
     ]
-    for judge, state in zip(judges, (loaded.state_dict, loaded.extra["ema"]), strict=True):
-        assert all(torch.equal(value, state[key]) for key, value in judge.state_dict().items())
-    assert not torch.equal(*(next(judge.parameters()) for judge in judges))
+    for expert, state in zip(experts, (loaded.state_dict, loaded.extra["ema"]), strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in expert.state_dict().items())
+    assert not torch.equal(*(next(expert.parameters()) for expert in experts))
     plain = tmp_path / "plain"
     trainer(syncnet_config(clips, plain, max_steps=1)).run()
     with pytest.raises(UserError, match="has no moving average"):
@@ -276,11 +276,11 @@ def test_too_many_skipped_steps_end_a_run(
 ) -> None:
     monkeypatch.setattr("wav2lip_npu.training.trainer.MAX_SKIPPED_STEPS", 3)
     run = trainer(syncnet_config(clips, tmp_path, max_steps=20, log_interval=1))
-    learn_batch = run.task.accumulate_gradients
+    accumulate = run.task.accumulate_gradients
 
     def diverge(batch: tasks.Batch) -> tasks.Metrics:
         broken = batch["mel"] * (math.nan if run.step >= 4 else 1)
-        return learn_batch({**batch, "mel": broken})
+        return accumulate({**batch, "mel": broken})
 
     run.task.accumulate_gradients = diverge
     with pytest.raises(UserError, match=r"step 7: the last 3 gradients .*step000000001\.pth"):
