@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from wav2lip_npu.inference.lip_sync import LipSync
     from wav2lip_npu.media.audio import load_audio
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["LipSync", "UserError", "__version__", "load_audio"]
 
 _LAZY_NAMES = {"LipSync": "inference.lip_sync", "load_audio": "media.audio"}

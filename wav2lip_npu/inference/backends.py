@@ -60,9 +60,7 @@ class GeneratorRunner:
         )
         faces = to_float(batch["faces"])
         generated = self._backend(batch["mel"], generator_faces(faces, faces))
-        pixels = (generated.float() * 255).to(torch.uint8)[
-            :count
-        ]  # truncated, as the original does
+        pixels = (generated[:count].float() * 255).to(torch.uint8)  # truncated, as in the original
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
