@@ -165,7 +165,7 @@ def test_infer_opens_and_decodes_the_sound_once(
 
 
 @pytest.mark.usefixtures("thin")
-def test_the_python_api_concludes_missing_faces_too(generator_file: Path) -> None:
+def test_the_python_api_summarizes_missing_faces_too(generator_file: Path) -> None:
     lip_sync = LipSync(generator_file, device="cpu", detector="centerface")
     grey = np.full((96, 96, 3), 90, np.uint8)
     with pytest.raises(UserError, match="no face in any of 20 frames"):

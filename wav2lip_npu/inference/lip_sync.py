@@ -136,7 +136,7 @@ class LipSync:
             located: frames with their face boxes; without one a frame stays as it is.
             sound: blocks of mono samples at 16 kHz.
             fps: frames per second.
-            missing_faces: is concluded at the end.
+            missing_faces: is summarized at the end.
             sound_name: how an error names the sound.
 
         Raises:
@@ -148,7 +148,7 @@ class LipSync:
         batches = prefetch(self._generated(pairs, sound_name), 1)
         with closing(prefetch(self._blended(batches), QUEUED_FRAMES)) as blended:
             yield from blended
-        missing_faces.conclude()
+        missing_faces.summarize()
 
     def _generated(
         self, pairs: Iterator[tuple[LocatedFrame, np.ndarray]], sound_name: object

@@ -39,7 +39,7 @@ class LocatedFrame:
 class MissingFacePolicy:
     """Frames without the face: what is done about them, and which they were.
 
-    ``locate`` asks it for every frame; ``LipSync.generate`` concludes it.
+    ``locate`` asks it for every frame; ``LipSync.generate`` summarizes it at the end.
     """
 
     policy: str  # one of config.NO_FACE_POLICIES
@@ -79,7 +79,7 @@ class MissingFacePolicy:
                 "--face_select chooses, --box gives the place"
             )
 
-    def conclude(self) -> None:
+    def summarize(self) -> None:
         """Log which frames had no face.
 
         Raises:

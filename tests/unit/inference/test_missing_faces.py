@@ -26,4 +26,4 @@ def test_a_video_without_any_face_is_an_error() -> None:
     missing_faces = MissingFacePolicy(policy="pass", fps=Fraction(25))
     missing_faces.resolve(None)
     with pytest.raises(UserError, match="no face in any of 1 frames"):
-        missing_faces.conclude()
+        missing_faces.summarize()
