@@ -22,7 +22,7 @@ from benchmarks import measure, original
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.data.batches import Batch, BatchMaker, GeneratorBatches, Store, SyncNetBatches
 from wav2lip_npu.data.clips import MIN_CLIP_FRAMES, Clip, ClipFiles, list_crops, read_clips
-from wav2lip_npu.data.dataset import ClipData, WindowDataset
+from wav2lip_npu.data.dataset import WindowDataset
 from wav2lip_npu.data.memmap import MemmapClips, open_memmap
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
@@ -37,7 +37,8 @@ BATCHES: dict[str, BatchMaker] = {"expert": SyncNetBatches(), "generator": Gener
 
 def ours(task: str, clips: list[Clip], store: Store) -> Iterator[Batch]:
     """Batches without end, as training gets them with ``--num_workers 0``."""
-    dataset = WindowDataset(ClipData(clips=clips, store=store), BATCHES[task], seed=0)
+    sampler = BATCHES[task].sampler_class(clips, seed=0)
+    dataset = WindowDataset(store, BATCHES[task], sampler)
     indices = StridedSampler(0)
     return iter(DataLoader(dataset, BATCH_SIZES[task], sampler=indices, collate_fn=lambda x: x))
 

@@ -11,7 +11,7 @@ from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.data.batches import Batch, BatchMaker, Store
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
 from wav2lip_npu.data.memmap import MemmapClips, open_memmap
-from wav2lip_npu.data.sampler import RoundRobinSampler, WindowSampler
+from wav2lip_npu.data.sampler import WindowSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import World
@@ -68,13 +68,10 @@ def open_data(
 class WindowDataset(Dataset[Batch]):
     """Batches by the indices of their samples; any index is valid."""
 
-    def __init__(
-        self, data: ClipData, batches: BatchMaker, seed: int, *, augment: bool = False
-    ) -> None:
-        """Sample from these clips; ``augment``: with numbers for ``batches.augmentation``."""
-        self.store = data.store
+    def __init__(self, store: Store, batches: BatchMaker, sampler: WindowSampler) -> None:
+        self.store = store
         self.batches = batches
-        self.sampler: WindowSampler = batches.sampler_class(data.clips, seed, augment=augment)
+        self.sampler = sampler
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The samples with these indices, as one batch."""
@@ -82,11 +79,7 @@ class WindowDataset(Dataset[Batch]):
 
 
 class ValidationDataset(WindowDataset):
-    """The same windows of every clip in every run, with what only validation needs."""
-
-    def __init__(self, data: ClipData, batches: BatchMaker, seed: int) -> None:
-        super().__init__(data, batches, seed)
-        self.sampler = RoundRobinSampler(data.clips, seed)
+    """The same with what only validation needs."""
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The samples with these indices, as one batch."""

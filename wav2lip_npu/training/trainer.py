@@ -170,9 +170,10 @@ class Trainer:
         hours = math.inf if config.max_hours is None else config.max_hours
         deadline = time.monotonic() + 3600 * hours
         augment = config.augment_flip or config.augment_colour > 0
+        sampler = self.task.batches.sampler_class(data.clips, config.seed, augment=augment)
         batches = iter(
             open_loader(
-                WindowDataset(data, self.task.batches, config.seed, augment=augment),
+                WindowDataset(data.store, self.task.batches, sampler),
                 StridedSampler(self.samples + self.world.rank, step=self.world.size),
                 batch_size=config.batch_size,
                 workers=data.workers(config.num_workers),

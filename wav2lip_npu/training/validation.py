@@ -7,7 +7,7 @@ import torch
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.data.dataset import ClipData, ValidationDataset
 from wav2lip_npu.data.loader import open_loader
-from wav2lip_npu.data.sampler import StridedSampler
+from wav2lip_npu.data.sampler import RoundRobinSampler, StridedSampler
 from wav2lip_npu.training.metrics import EMA_PREFIX, RunningMean
 from wav2lip_npu.training.tasks import Task
 
@@ -37,7 +37,7 @@ def validate(
     # Whole batches only; the clips come round again until the last is full.
     windows = -(-windows // global_batch_size) * global_batch_size
     batches = open_loader(
-        ValidationDataset(data, task.batches, VALIDATION_SEED),
+        ValidationDataset(data.store, task.batches, RoundRobinSampler(data.clips, VALIDATION_SEED)),
         StridedSampler(task.world.rank, windows, task.world.size),
         batch_size=config.batch_size,
         workers=data.workers(config.num_workers),
