@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.files import atomic_write
+from wav2lip_npu.runtime.files import PARTIAL_PATTERN, atomic_write
 
 OUR_KEY = "wav2lip_npu"
 SAFETENSORS = ".safetensors"  # of weights alone
@@ -28,7 +28,7 @@ BEST_NAME = "best.pth"  # a second name of the checkpoint with the best validati
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
 # Of ``atomic_write``, and of versions before 0.2.
 _PARTIAL_NAME = re.compile(
-    r"\.(disc_)?(checkpoint_step\d+|best)\.(\d+-\d+\.partial\.pth|pth\.partial)"
+    rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
 )
 
 # A parameter that only this network has → the network's name.

@@ -32,7 +32,7 @@ from wav2lip_npu.data.clips import Clip, load_crops, load_mel
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.files import WriteError, atomic_write, write_text
+from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError, atomic_write, write_text
 from wav2lip_npu.runtime.threads import usable_cores
 
 FORMAT = 1  # of the files; a higher one is another layout
@@ -44,7 +44,7 @@ CHECKED_CLIPS = 8  # whose checksums are compared each time a cache is opened
 GIB = 2**30
 LEFTOVER_AGE = 3600  # seconds without a change, after which a partial file was left by a killed run
 _CACHE_NAME = re.compile(r"-[0-9a-f]{8}\.(crops|mels|json|partial)")
-_PARTIAL_NAME = re.compile(r"-[0-9a-f]{8}\.\d+-\d+\.partial\.(crops|mels|json)")  # ``atomic_write``
+_PARTIAL_NAME = re.compile(rf"-[0-9a-f]{{8}}\.{PARTIAL_PATTERN}\.(crops|mels|json)")
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _DIGEST_BLOCK_BYTES = 2**20
 _MAX_STEM_CHARACTERS = 50  # of a partial name: file systems allow names of 255 bytes
+PARTIAL_PATTERN = r"\d+-\d+\.partial"  # between stem and suffix, see ``partial_path``
 
 
 class WriteError(UserError):
