@@ -21,7 +21,6 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from face_detection import FaceDetectionError
 from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
@@ -144,7 +143,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
         code = command.run(command.config(**options)) or 0
         atexit.register(gc.freeze)  # else collecting torch's objects at exit takes half a second
         return code
-    except (UserError, FaceDetectionError) as error:
+    except UserError as error:
         if debug:
             raise
         print(f"{prog}: error: {error}", file=sys.stderr)

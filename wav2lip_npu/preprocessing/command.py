@@ -33,7 +33,7 @@ from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import publish_folder, write_text
-from wav2lip_npu.tracking.detection import open_detector
+from wav2lip_npu.tracking.detection import choose_detector, open_detector
 
 OPTIONS = "preprocess_options.json"  # what decides the crops
 PARTIAL = ".partial"  # where clips are before they are published
@@ -62,7 +62,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     sources = find_videos(config.data_root)
     root = config.preprocessed_root
     device = Device.open(config.device, config.precision)
-    detector = _choose_detector(config)
+    detector = choose_detector(config)
     workers = _choose_workers(config, device, detector)
     with distributed.join(device, timeout=WORKER_TIMEOUT) as world:
         with world.main_first():
@@ -144,14 +144,6 @@ def _spelled(value: object) -> object:
     if value is True:
         return "True of an earlier version, which averaged the next four frames"
     return True if value == "centred" else value
-
-
-def _choose_detector(config: PreprocessConfig) -> str:
-    """The detector's name; its weights are fetched here if need be, but loaded in the workers."""
-    try:
-        return face_detection.choose_detector(config.detector, config.s3fd)[0]
-    except face_detection.FaceDetectionError as error:
-        raise UserError(str(error)) from error
 
 
 def _choose_workers(config: PreprocessConfig, device: Device, detector: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,31 @@ MAX_HELD_BYTES = 2**27  # of frames that wait together: 128 MiB, of 720p 32 fram
 UNMOVED_IOU = 0.7  # overlap of a face with itself some frames before, if it hardly moved
 
 
+@contextmanager
+def _detector_errors() -> Iterator[None]:
+    try:
+        yield
+    except face_detection.FaceDetectionError as error:
+        raise UserError(str(error)) from error
+
+
+def choose_detector(config: DetectorOptions) -> str:
+    """The name of the face detector that the options name; its weights are fetched, not loaded.
+
+    Raises:
+        UserError: its weights are missing.
+    """
+    with _detector_errors():
+        return face_detection.choose_detector(config.detector, config.s3fd)[0]
+
+
 def open_detector(config: DetectorOptions, device: Device) -> face_detection.Detector:
     """Load the face detector that the options name; S3FD in the device's precision.
 
     Raises:
         UserError: its weights are missing or broken.
     """
-    try:
+    with _detector_errors():
         return face_detection.open_detector(
             config.detector,
             device=device.torch_device,
@@ -33,8 +52,6 @@ def open_detector(config: DetectorOptions, device: Device) -> face_detection.Det
             fixed_batches=device.wants_fixed_shapes,
             dtype=device.dtype,
         )
-    except face_detection.FaceDetectionError as error:
-        raise UserError(str(error)) from error
 
 
 @dataclass(frozen=True, kw_only=True)
