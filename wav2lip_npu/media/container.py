@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import av.container
 
 from wav2lip_npu.errors import UserError
+
+Stream = TypeVar("Stream")
 
 # PyAV's logging stays off, which is its default: with a level set, a decoder's thread that logs
 # waits for the interpreter, which may be waiting for that thread to end.
@@ -41,9 +44,7 @@ def audio_stream(container: av.container.InputContainer, path: Path) -> av.Audio
     Raises:
         UserError: there is none.
     """
-    if not container.streams.audio:
-        raise UserError(f"{path}: has no audio stream")
-    return container.streams.audio[0]
+    return _first(container.streams.audio, f"{path}: has no audio stream")
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
@@ -52,9 +53,13 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
     Raises:
         UserError: there is none.
     """
-    if not container.streams.video:
-        raise UserError(f"{path}: has no video stream")
-    return container.streams.video[0]
+    return _first(container.streams.video, f"{path}: has no video stream")
+
+
+def _first(streams: Sequence[Stream], fault: str) -> Stream:
+    if not streams:
+        raise UserError(fault)
+    return streams[0]
 
 
 def decode_video(packet: av.Packet) -> list[av.VideoFrame]:
