@@ -62,9 +62,9 @@ class Device:
         chosen, why_device = _choose(name)
         device = torch.device(chosen)
         dtype, why_precision = _choose_dtype(device.type, precision)
-        if device.type == "npu":
+        if device.type == NPU:
             _configure_npu(device)
-        elif device.type == "cuda":
+        elif device.type == CUDA:
             torch.cuda.set_device(device)
         return cls(torch_device=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
 
@@ -254,19 +254,19 @@ def _choose(name: str) -> tuple[str, str]:
 
     kind = name.partition(":")[0]
     missing: list[str] = []
-    if kind in ("auto", "npu"):
+    if kind in ("auto", NPU):
         problem = _npu_problem()
         if problem is None:
-            return _with_index(name, "npu", torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
+            return _with_index(name, NPU, torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
         missing.append(f"no NPU ({problem})")
-    if kind in ("auto", "cuda"):
+    if kind in ("auto", CUDA):
         if torch.cuda.is_available():
-            card = _with_index(name, "cuda", torch.cuda.device_count())
+            card = _with_index(name, CUDA, torch.cuda.device_count())
             return card, torch.cuda.get_device_name(card)
         reason = "" if torch.version.cuda else " (this torch is built without)"
         missing.append(f"no CUDA device{reason}")
-    if kind in ("auto", "cpu"):
-        return "cpu", "asked for" if kind == "cpu" else ", ".join(missing)
+    if kind in ("auto", CPU):
+        return CPU, "asked for" if kind == CPU else ", ".join(missing)
     raise UserError(f"--device {name}: {missing[0]}")
 
 
@@ -322,13 +322,13 @@ def _choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
 
     if precision == "fp32":
         return None, "fp32"
-    if kind == "cpu" and precision == "fp16":
+    if kind == CPU and precision == "fp16":
         raise UserError("--precision fp16: only works on accelerators; use bf16 or fp32 on a CPU")
     if precision != "auto":
         return (torch.bfloat16 if precision == "bf16" else torch.float16), precision
     if _native_bf16(kind):
         return torch.bfloat16, "bf16, which this device supports natively"
-    if kind == "cpu":
+    if kind == CPU:
         return None, "fp32, as this processor has no native bf16"
     return torch.float16, "fp16 with scaled gradients, as this device has no native bf16"
 
@@ -336,9 +336,9 @@ def _choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
 def _native_bf16(kind: str) -> bool:
     import torch
 
-    if kind == "npu":
+    if kind == NPU:
         return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]
-    if kind == "cuda":
+    if kind == CUDA:
         return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older cards only emulate it
     processor = Path("/proc/cpuinfo")
     flags = processor.read_text().split() if processor.exists() else []
