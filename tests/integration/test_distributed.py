@@ -95,7 +95,7 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
 
 PARENT = """
 import multiprocessing, time
-from wav2lip_npu.runtime.distributed import end_with_parent
+from wav2lip_npu.runtime.workers import end_with_parent
 
 def work():
     end_with_parent()

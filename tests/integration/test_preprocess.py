@@ -56,7 +56,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
 
     monkeypatch.setattr(module, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(module.distributed, "end_with_parent", lambda: None)
+    monkeypatch.setattr(module, "end_with_parent", lambda: None)
     monkeypatch.setattr(module.threads, "limit_threads", lambda workers: None)
 
 

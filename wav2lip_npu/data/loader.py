@@ -14,7 +14,7 @@ from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.dataset import WindowDataset
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import distributed
+from wav2lip_npu.runtime.workers import end_with_parent
 
 # What a loader raises. The last two: a process was killed whose batch was waiting to be fetched.
 LOADING_FAILURES = (UserError, RuntimeError, ConnectionError, EOFError)
@@ -54,7 +54,7 @@ def _unchanged(batch: T) -> T:
 
 
 def _start_worker(number: int) -> None:
-    distributed.end_with_parent()
+    end_with_parent()
     cv2.setNumThreads(1)
 
 

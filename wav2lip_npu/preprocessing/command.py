@@ -33,6 +33,7 @@ from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import publish_folder, write_text
+from wav2lip_npu.runtime.workers import end_with_parent
 from wav2lip_npu.tracking.detection import choose_detector, open_detector
 
 OPTIONS = "preprocess_options.json"  # what decides the crops
@@ -254,7 +255,7 @@ class _Worker:
 
     @classmethod
     def start(cls, config: PreprocessConfig, workers: int, cards: multiprocessing.Queue) -> None:
-        distributed.end_with_parent()  # which lets a worker finish its clip
+        end_with_parent()  # which lets a worker finish its clip
         threads.limit_threads(workers)
         cls.config = config
         cls.card_offset = cards.get()

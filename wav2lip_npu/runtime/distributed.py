@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,25 +90,6 @@ class World:
 
 
 SINGLE_PROCESS = World()
-
-
-def end_with_parent() -> None:
-    """In a worker process: ignore Ctrl-C, leave the parent's process group, end when it ends.
-
-    The parent answers signals to the group. A signal to the worker itself still ends it: that is
-    how Python stops workers that are left at exit.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setsid"):
-        os.setsid()
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
-
-
-def _exit_after_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
