@@ -59,9 +59,7 @@ def ours(options: argparse.Namespace, weights: Path) -> Cut:
         )
         work = target.with_name(".work")
         described = ClipReport(clip=target.name, source=source.name)
-        (report,) = process_video(source, work, described, detector, config)
-        if report.rejected is not None:
-            raise UserError(report.rejected)
+        process_video(source, work, described, detector, config)
         (work / target.name).rename(target)
         work.rmdir()
 

@@ -1,8 +1,14 @@
 """Folders of videos: what is found, where a run goes on, what is noticed, and the report."""
 
 import json
+import multiprocessing
+import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +16,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import tone, write_video
+from helpers import make_clip, tone, write_video
 
 import face_detection
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.preprocessing import command as module
-from wav2lip_npu.preprocessing.command import find_videos, preprocess
+from wav2lip_npu.preprocessing.command import preprocess
 from wav2lip_npu.preprocessing.report import (
     REPORT,
     SHEET,
@@ -26,7 +32,9 @@ from wav2lip_npu.preprocessing.report import (
     read_reports,
     report_path,
 )
+from wav2lip_npu.preprocessing.videos import find_videos
 from wav2lip_npu.runtime import device, threads
+from wav2lip_npu.runtime.locks import LOCK, folder_lock
 
 
 @pytest.fixture
@@ -46,18 +54,6 @@ def config(tmp_path: Path, sound: Path, face: np.ndarray) -> PreprocessConfig:
         data_root=root, preprocessed_root=tmp_path / "cut", detector="centerface", device="cpu",
         num_workers=1,
     )  # fmt: skip
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut in a thread of this process, where starting others is no matter."""
-
-    def pool(workers: int, context: object, start: object, arguments: tuple) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, initializer=start, initargs=arguments)
-
-    monkeypatch.setattr(module, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(module, "end_with_parent", lambda: None)
-    monkeypatch.setattr(module.threads, "limit_threads", lambda workers: None)
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -119,9 +115,8 @@ def test_two_runs_with_the_real_detector(
     assert (out / "main" / "00001" / "0.jpg").stat().st_mtime_ns == before
 
 
-@pytest.mark.usefixtures("in_process")
 def test_an_interrupted_run_is_continued_to_the_same_tree(
-    config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch
+    config: PreprocessConfig,
 ) -> None:
     out = config.preprocessed_root
     preprocess(config)
@@ -146,12 +141,12 @@ def test_an_interrupted_run_is_continued_to_the_same_tree(
     assert tree(out) == whole
     (out / REPORT).unlink()
     report_path(out, 1).write_text("".join(reversed(lines)))
-    monkeypatch.setattr(module, "process_video", lambda *_: pytest.fail("cut again"))
+    times = {path: path.stat().st_mtime_ns for path in (out / "main").rglob("*.jpg")}
     preprocess(config)
     assert tree(out) == whole
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-@pytest.mark.usefixtures("in_process")
 def test_what_has_changed_is_cut_again(
     config: PreprocessConfig, sound: Path, face: np.ndarray
 ) -> None:
@@ -171,7 +166,6 @@ def test_what_has_changed_is_cut_again(
     assert len((out / REPORT).read_text().splitlines()) == 3
 
 
-@pytest.mark.usefixtures("in_process")
 def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
     preprocess(config)
     before = tree(config.preprocessed_root)
@@ -182,7 +176,6 @@ def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
         assert tree(config.preprocessed_root) == before
 
 
-@pytest.mark.usefixtures("in_process")
 def test_folders_of_an_earlier_version_are_continued(config: PreprocessConfig) -> None:
     """Its options file is taken up, unless boxes were smoothed in another way then."""
     preprocess(config)
@@ -210,7 +203,6 @@ def test_shots_that_are_gone_leave_nothing(tmp_path: Path) -> None:
     assert read_reports(tmp_path / REPORT) == merged
 
 
-@pytest.mark.usefixtures("in_process")
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     config = PreprocessConfig(
@@ -219,7 +211,164 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(UserError, match="not one of 1 videos is usable"):
         preprocess(config)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {REPORT, module.OPTIONS}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {REPORT, module.OPTIONS, LOCK}
+
+
+def test_names_that_nest_do_not_cost_each_other(
+    config: PreprocessConfig, sound: Path, face: np.ndarray
+) -> None:
+    """main.mp4 beside main/: its clip goes into the folder that holds the clips of the others."""
+    root, out = config.data_root, config.preprocessed_root
+    preprocess(config)
+    before = tree(out / "main")
+    (out / "main" / "notes.txt").write_text("mine")
+    (out / "main" / "00001" / "landmarks.npy").write_text("mine too")
+    write_video(root / "main.mp4", [face] * 4, audio=sound)
+    preprocess(config)
+    after = tree(out / "main")
+    assert {name: after[name] for name in before} == before
+    assert {"0.jpg", "3.jpg", "audio.wav", "notes.txt"} <= set(after)
+    write_video(root / "main.mp4", [face] * 2, audio=sound)
+    write_video(root / "main" / "00001.mp4", [face] * 3, audio=sound)
+    preprocess(config)
+    assert not (out / "main" / "3.jpg").exists()
+    assert not (out / "main" / "00001" / "5.jpg").exists()
+    assert (out / "main" / "notes.txt").read_text() == "mine"
+    assert (out / "main" / "00001" / "landmarks.npy").read_text() == "mine too"
+    assert (out / "main" / "00003" / "2.jpg").is_file()
+
+
+def test_a_report_cannot_lead_out_of_the_folder(config: PreprocessConfig, tmp_path: Path) -> None:
+    """Former clips of a changed video are removed: by its own name, not by what a line says."""
+    mine = make_clip(tmp_path / "mine")
+    before = tree(mine)
+    config.preprocessed_root.mkdir()
+    lines = []
+    for clip in (str(mine), "../mine", "main/../../mine"):
+        lines.append({"clip": clip, "source": "main/00001.mp4", "source_bytes": 1})
+        lines.append({"clip": clip, "source": f"{clip}.mp4", "source_bytes": 1})
+    (config.preprocessed_root / REPORT).write_text("\n".join(map(json.dumps, lines)))
+    assert read_reports(config.preprocessed_root / REPORT) == {}
+    preprocess(config)
+    assert tree(mine) == before
+
+
+def test_lines_of_a_report_that_are_none(tmp_path: Path) -> None:
+    good = {"clip": "a", "source": "a.mp4", "frames": 3, "of_a_later_version": 1}
+    bad = [
+        {"clip": "a", "source": "b.mp4"}, {"clip": 5, "source": "a.mp4"}, {"clip": "a"}, [], None,
+        {**good, "frames": "many"}, {**good, "warnings": "one"}, {**good, "warnings": [1]},
+        {**good, "frames": 10**400}, {**good, "box_width": float("nan")}, {**good, "rejected": 0},
+        {**good, "retry": "no"},
+    ]  # fmt: skip
+    texts = [json.dumps(good), *map(json.dumps, bad), "[" * 100_000, '{"clip": "a-sh', ""]
+    (tmp_path / REPORT).write_bytes("\n".join(texts).encode() + b"\n\xff\xfe\x00")
+    assert read_reports(tmp_path / REPORT) == {
+        "a.mp4": [ClipReport(clip="a", source="a.mp4", frames=3)]
+    }
+
+
+def test_an_options_file_that_is_damaged(config: PreprocessConfig) -> None:
+    config.preprocessed_root.mkdir()
+    for content in (b"", b"{", b"[]", b"\xff\xfe"):
+        (config.preprocessed_root / module.OPTIONS).write_bytes(content)
+        with pytest.raises(UserError, match=r"options.json: cannot be read .* delete it"):
+            preprocess(config)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("raw/a", "elsewhere/b", "elsewhere/deep/c"):
+        path = tmp_path / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "raw" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "raw" / "loop").symlink_to(tmp_path / "raw")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "raw" / "self.mp4").symlink_to("self.mp4")
+    (tmp_path / "raw" / "broken.mp4").symlink_to("nowhere.mp4")
+    assert set(find_videos(tmp_path / "raw")) == {"a.mp4", "linked/b.mp4", "linked/deep/c.mp4"}
+
+
+def test_a_worker_that_is_killed_costs_its_clip_alone(
+    config: PreprocessConfig, sound: Path, face: np.ndarray
+) -> None:
+    """It is tried twice, reported, and tried again by the next run."""
+    root, out = config.data_root, config.preprocessed_root
+    long = write_video(root / "main" / "00000.mp4", [face] * 400, audio=sound)
+    work = out / ".partial" / "0" / "0"
+
+    def kill_twice() -> None:
+        for _ in range(2):
+            since = time.time()
+            while not work.exists() or work.stat().st_ctime < since:  # until it is at this clip
+                time.sleep(0.02)
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            child.join()
+
+    killer = threading.Thread(target=kill_twice)
+    killer.start()
+    reports = by_clip(preprocess(config))
+    killer.join()
+    failed = reports["main/00000"]
+    assert failed.retry
+    assert failed.rejected == (
+        f"{long}: the process that did it was ended by signal SIGKILL, possibly out of memory"
+    )
+    assert reports["main/00001"].faces == 6
+    assert not (out / ".partial").exists()
+    again = by_clip(preprocess(config))
+    assert again["main/00000"].faces == 400
+    assert again["main/00000"].rejected is None
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_sigterm_keeps_the_clips_that_are_done(
+    config: PreprocessConfig, sound: Path, face: np.ndarray, whole_group: bool
+) -> None:
+    out = config.preprocessed_root
+    shutil.copy(config.data_root / "main" / "00003.mp4", config.data_root / "main" / "00002.mp4")
+    long = write_video(config.data_root / "main" / "long.mp4", [face] * 1500, audio=sound)
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "wav2lip_npu", "preprocess", "--num_workers", "2"),
+            *("--data_root", config.data_root, "--preprocessed_root", out),
+            *("--detector", "centerface", "--device", "cpu"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (out / "main" / "00003" / "audio.wav").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    started = time.monotonic()
+    if whole_group:
+        os.killpg(run.pid, signal.SIGTERM)
+    else:
+        run.terminate()
+    _, log = run.communicate(timeout=60)
+    assert time.monotonic() - started < 2
+    assert run.returncode == 130, log
+    assert "stopped; the clips that are done are kept" in log
+    assert not (out / "main" / "long").exists()
+    assert not (out / ".partial").exists()
+    done = {clip: (out / "main" / clip / "0.jpg").stat().st_mtime_ns for clip in ("00001", "00003")}
+    long.unlink()
+    assert set(by_clip(preprocess(config))) == {
+        "main/00001",
+        "main/00002",
+        "main/00003",
+        "main/bad",
+    }
+    for clip, written in done.items():
+        assert (out / "main" / clip / "0.jpg").stat().st_mtime_ns == written
+
+
+def test_two_runs_on_one_folder(config: PreprocessConfig) -> None:
+    refused = pytest.raises(UserError, match="another run works there")
+    with folder_lock(config.preprocessed_root, "preprocess"), refused:
+        preprocess(config)
 
 
 def test_devices_are_numbers_of_cards(tmp_path: Path) -> None:
@@ -236,13 +385,15 @@ def test_clips_are_spread_over_the_cards(tmp_path: Path, monkeypatch: pytest.Mon
         place = device.Device(torch_device=torch.device(name), dtype=None, reason="a test")
         return module._choose_workers(PreprocessConfig(**roots, **options), place, detector)
 
-    opened = []
-    monkeypatch.setattr(device.Device, "open", opened.append)
+    monkeypatch.setattr(device.Device, "card_count", lambda self: 4)
     monkeypatch.setattr(threads, "share_of_cores", lambda: 16)
     assert workers("cuda:0", devices="0,3") == [0, 3] * 4
-    assert opened == ["cuda:0", "cuda:3"]  # they must be there
     assert workers("cuda:0", ngpu=3, num_workers=3) == [0, 1, 2]
     assert workers("cuda:0", ngpu=2, num_workers=1) == [0, 1]  # no card is idle
     assert workers("cpu") == workers("cuda:0", detector="centerface") == [0] * 16
+    with pytest.raises(UserError, match="--devices 0,4: 4 cards are here, cuda:0 is the first"):
+        workers("cuda:0", devices="0,4")
+    with pytest.raises(UserError, match="--ngpu 5: 4 cards are here"):
+        workers("cuda:0", ngpu=5)
     with pytest.raises(UserError, match="has no effect with --device cuda:1"):
         workers("cuda:1", device="cuda:1", devices="0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,11 +22,13 @@ from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.mel import WINDOW_ROWS, melspectrogram, valid_starts
-from wav2lip_npu.runtime.files import WriteError, atomic_write
+from wav2lip_npu.runtime.files import WriteError, atomic_write, publish, publish_folder
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
 MEL = "mel.npy"  # its mel spectrogram, computed once
 MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
+
+_CROP_NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.jpg")
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +46,9 @@ class Clip:
 
 
 def crop_number(name: str) -> int | None:
-    """The frame of a file ``N.jpg`` in a clip's folder; None for any other file."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 (a Path takes ten times as long)
-    return int(stem) if suffix == ".jpg" and stem.isdecimal() else None
+    """The frame of a file ``N.jpg`` in a clip's folder; None for others, and for ``07.jpg``."""
+    found = _CROP_NAME.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def list_crops(folder: Path) -> list[int]:
@@ -56,6 +59,41 @@ def list_crops(folder: Path) -> list[int]:
     """
     numbers = (crop_number(name) for name in os.listdir(folder))  # noqa: PTH208
     return sorted(number for number in numbers if number is not None)
+
+
+def publish_clip(partial: Path, folder: Path) -> None:
+    """Move a complete clip to its place, in which an earlier one of it may be.
+
+    Other files in that folder, and the clips below it, stay. The sound comes last: a clip that has
+    it is whole.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    if not folder.exists():
+        publish_folder(partial, folder)
+        return
+    remove_clip(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == AUDIO):
+        publish(file, folder / file.name)
+    partial.rmdir()
+
+
+def remove_clip(folder: Path) -> None:
+    """Remove a clip: its crops, its sound and its spectrogram, and the folder if it is then empty.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    if not folder.is_dir():
+        return
+    (folder / AUDIO).unlink(missing_ok=True)  # first: what is left is no whole clip
+    (folder / MEL).unlink(missing_ok=True)
+    for number in list_crops(folder):
+        (folder / f"{number}.jpg").unlink()
+    with suppress(OSError):  # it has other files, or clips of its own
+        folder.rmdir()
 
 
 def clip_fault(crops: int, *, has_audio: bool) -> str | None:

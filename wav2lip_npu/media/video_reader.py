@@ -213,14 +213,19 @@ def _holds_image(container: av.container.InputContainer) -> bool:
     return container.format.name == "image2" or container.format.name.endswith("_pipe")
 
 
-def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its suffix or, if that is not known, by its content."""
+def is_video_by_name(path: Path) -> bool | None:
+    """Whether a file is a video by its suffix; None: only its content can tell."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return True
     kinds = mimetypes.MimeTypes().types_map[True]  # Python's own: the same on every machine
     kind = kinds.get(path.suffix.lower(), "video/unknown")
-    if path.name.startswith(".") or not kind.startswith("video/"):
-        return False
+    return False if path.name.startswith(".") or not kind.startswith("video/") else None
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its suffix or, if that is not known, by its content."""
+    if (by_name := is_video_by_name(path)) is not None:
+        return by_name
     try:
         with open_media(path) as container:
             return bool(container.streams.video) and not _holds_image(container)

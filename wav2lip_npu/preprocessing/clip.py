@@ -57,24 +57,24 @@ def process_video(
 ) -> list[ClipReport]:
     """Cut one video into ``work``, a folder for each clip, named by its ``clip``.
 
-    In it are ``N.jpg`` for each frame N with the face, and ``audio.wav``. A video that cannot be
-    used is reported, not raised, and leaves nothing.
+    In it are ``N.jpg`` for each frame N with the face, and ``audio.wav``.
 
     Args:
         source: the video.
-        work: a folder of its own, which need not be there.
+        work: a folder of its own; what a process that died left there is removed.
         report: what is known of the video; its ``clip`` is the clip's name.
         detector: finds faces.
         config: the options.
 
     Returns:
         A report for each clip: one, unless ``--scene_cuts split`` makes several of its shots.
+
+    Raises:
+        UserError: the video cannot be used. Nothing is left then, as with any other exception.
     """
+    shutil.rmtree(work, ignore_errors=True)
     try:
         return _process(source, work, report, detector, config)
-    except UserError as error:
-        shutil.rmtree(work, ignore_errors=True)
-        return [replace(report, rejected=str(error))]
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

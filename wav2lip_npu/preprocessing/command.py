@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-import face_detection
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.config_base import CPU
-from wav2lip_npu.data.clips import AUDIO
+from wav2lip_npu.data.clips import AUDIO, publish_clip, remove_clip
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES, is_video
 from wav2lip_npu.preprocessing import report
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
+from wav2lip_npu.preprocessing.videos import find_videos
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.files import publish_folder, write_text
-from wav2lip_npu.runtime.workers import end_with_parent
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import write_text
+from wav2lip_npu.runtime.locks import folder_lock
+from wav2lip_npu.runtime.signals import stop_signals
+from wav2lip_npu.runtime.workers import Failure, WorkerPool
 from wav2lip_npu.tracking.detection import choose_detector, open_detector
 
 OPTIONS = "preprocess_options.json"  # what decides the crops
@@ -65,12 +67,13 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     device = Device.open(config.device, config.precision)
     detector = choose_detector(config)
     workers = _choose_workers(config, device, detector)
-    with distributed.join(device, timeout=WORKER_TIMEOUT) as world:
+    with distributed.join(device, timeout=WORKER_TIMEOUT) as world, ExitStack() as stack:
         with world.main_first():
             if world.is_main:
+                stack.enter_context(folder_lock(root, "preprocess"))
                 _check_options(config, detector)
                 report.merge_reports(root)  # of an earlier run that was interrupted
-                shutil.rmtree(root / PARTIAL, ignore_errors=True)
+                _remove_partial(root)
             former = report.read_reports(root / report.REPORT)
         share = dict(islice(sources.items(), world.rank, None, world.size))
         if world.size > 1:
@@ -80,44 +83,29 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
         if not world.is_main:
             return []
         merged = report.merge_reports(root)
-        shutil.rmtree(root / PARTIAL, ignore_errors=True)
+        _remove_partial(root)
     reports = [entry for source in sources for entry in merged.get(source, [])]
     report.summarize(reports, root)
     return reports
 
 
-def find_videos(root: Path) -> dict[str, Path]:
-    """The videos below a folder: path in it → file.
-
-    A file with an unknown suffix is opened to find out.
-
-    Raises:
-        UserError: no such folder, no video in it, or two that differ in their suffix only.
-    """
-    if not root.is_dir():
-        raise UserError(f"--data_root {root}: no such folder")
-    videos: dict[str, Path] = {}
-    by_clip: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and is_video(path):
-            source = path.relative_to(root)
-            clip = source.with_suffix("").as_posix()
-            if clip in by_clip:
-                raise UserError(f"{path} and {by_clip[clip]}: would both become {clip}; rename one")
-            by_clip[clip] = videos[source.as_posix()] = path
-    if not videos:
-        kinds = " ".join(sorted(VIDEO_SUFFIXES))
-        raise UserError(f"--data_root {root}: no video in it, at any depth ({kinds})")
-    return videos
+def _remove_partial(root: Path) -> None:
+    """Remove what runs that were killed have left; each process has a folder with a number."""
+    folder = root / PARTIAL
+    for work in folder.glob("*"):
+        if work.name.isdecimal():
+            shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # it is not there, or it has files that are not ours
+        folder.rmdir()
 
 
 def _check_options(config: PreprocessConfig, detector: str) -> None:
     """Keep crops of different kinds from being mixed.
 
     Raises:
-        UserError: the clips there were cut with other options.
+        UserError: the clips there were cut with other options, or nobody knows with which.
     """
-    options = {
+    options: dict[str, object] = {
         "detector": detector,
         "detect_every": config.detect_every,
         # Before, true was an average over the next four frames: other crops.
@@ -130,8 +118,16 @@ def _check_options(config: PreprocessConfig, detector: str) -> None:
     if not path.is_file():
         write_text(path, json.dumps(options, indent=2) + "\n")
         return
-    former = json.loads(path.read_text(encoding="utf-8"))
-    for name in sorted(former.keys() | options.keys()):
+    try:
+        former = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(former, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({reason(error)}); it tells the options of the clips there: "
+            "if they are those of now, delete it"
+        ) from error
+    for name in sorted(options):
         if former.get(name) != options.get(name):
             raise UserError(
                 f"--preprocessed_root {path.parent}: its clips were cut with --{name} "
@@ -160,9 +156,11 @@ def _choose_workers(config: PreprocessConfig, device: Device, detector: str) -> 
         return [0] * workers
     if config.devices and ":" in config.device:
         raise UserError(f"--devices {config.devices}: has no effect with --device {config.device}")
-    for number in config.cards if config.devices else []:
-        Device.open(f"{kind}:{number}")
     cards = config.cards
+    missing = [number for number in cards if number >= device.card_count()]
+    if missing and len(cards) > 1:
+        option = f"--devices {config.devices}" if config.devices else f"--ngpu {config.ngpu}"
+        raise UserError(f"{option}: {device.card_count()} cards are here, {kind}:0 is the first")
     workers = config.num_workers or min(threads.share_of_cores(), WORKERS_PER_CARD * len(cards))
     log.info(
         "face detector: %s on %s (%s), cards: %d, clips at the same time: %d",
@@ -178,7 +176,11 @@ def _process_share(
     workers: list[int],
     world: distributed.World,
 ) -> None:
-    """Cut and publish the videos that are not done, and write their reports."""
+    """Cut and publish the videos that are not done, and write their reports.
+
+    Raises:
+        KeyboardInterrupt: stopped by a signal; what was done by then is published.
+    """
     root = config.preprocessed_root
     path = report.report_path(root, world.rank)
     todo: list[ClipReport] = []
@@ -198,74 +200,110 @@ def _process_share(
         else:
             todo.append(described)
     log.info("%d videos, %d of them done already", len(sources), len(sources) - len(todo))
-    work = root / PARTIAL / str(os.getpid())
-    done = _process_all(todo, work, config, workers)
-    for reports in tqdm(done, total=len(todo), unit="clip", disable=world.hide_progress):
-        _publish(reports, former.get(reports[0].source, []), work, root, path)
-
-
-def _publish(
-    reports: list[ClipReport], former: list[ClipReport], work: Path, root: Path, path: Path
-) -> None:
-    """Write a video's reports, then move its clips to their places."""
-    report.append_reports(path, reports)
-    for entry in former:
-        if entry.rejected is None:
-            shutil.rmtree(root / entry.clip, ignore_errors=True)
-    folder = work / reports[0].source
-    for entry in reports:
-        if entry.rejected is None:
-            target = root / entry.clip
-            shutil.rmtree(target, ignore_errors=True)  # of a run that was interrupted
-            publish_folder(folder / entry.clip, target)
-    shutil.rmtree(folder, ignore_errors=True)
+    work = root / PARTIAL / str(world.rank)
+    jobs = [
+        ClipJob(entry=entry, work=work / str(number), batch_size=config.batch_size)
+        for number, entry in enumerate(todo)
+    ]
+    bar = tqdm(total=len(jobs), unit="clip", disable=world.hide_progress)
+    with stop_signals() as stop, logging_redirect_tqdm(), bar:
+        for job, reports in _process_all(jobs, config, workers, stop):
+            _publish(job, reports, former.get(job.entry.source, []), root, path)
+            bar.update()
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # other processes still work there
+        work.parent.rmdir()
+    if stop.is_set():
+        log.info("stopped; the clips that are done are kept, the same command goes on from here")
+        raise KeyboardInterrupt
 
 
 def _process_all(
-    todo: list[ClipReport], work: Path, config: PreprocessConfig, workers: list[int]
-) -> Iterator[list[ClipReport]]:
-    """Cut videos in worker processes and give the reports of each as it is done."""
-    if not todo:
-        return
-    context = multiprocessing.get_context("spawn")  # a fork must not touch an accelerator
-    cards = context.Queue()
-    for card in workers:
-        cards.put(card)
-    start = (config, len(workers), cards)
-    pool = ProcessPoolExecutor(len(workers), context, _Worker.start, start)
+    jobs: list[ClipJob], config: PreprocessConfig, workers: list[int], stop: threading.Event
+) -> Iterator[tuple[ClipJob, list[ClipReport]]]:
+    """Cut videos in worker processes, and give the reports of each as it is done.
+
+    Whatever goes wrong with a video is reported of it: the one place that decides so. What may pass
+    is tried once more, with half the batch.
+    """
+    arguments = [(config, len(workers), card_offset) for card_offset in workers]
+    pool: WorkerPool[ClipJob] = WorkerPool(ClipWorker, arguments)
+    for job in jobs:
+        pool.submit(job)
     try:
-        jobs = [pool.submit(_Worker.process, entry, work) for entry in todo]
-        for job in as_completed(jobs):
-            yield job.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a process that cuts clips was killed, possibly out of memory: run again, which goes "
-            f"on from here, with --num_workers below {len(workers)}"
-        ) from None
+        for outcome in pool.outcomes(stop):
+            job, failure = outcome.job, outcome.failure
+            if failure is None:
+                yield job, outcome.result
+            elif failure.may_pass and not job.is_retry:
+                log.warning("%s: %s; trying once more", job.entry.source, failure.reason)
+                half = max(1, job.batch_size // 2)
+                pool.submit(replace(job, batch_size=half, is_retry=True))
+            else:
+                yield job, [_rejected(job.entry, failure, config)]
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.close()
 
 
-class _Worker:
-    """What a worker process keeps between clips."""
+def _rejected(entry: ClipReport, failure: Failure, config: PreprocessConfig) -> ClipReport:
+    source = str(config.data_root / entry.source)
+    named = failure.reason if source in failure.reason else f"{source}: {failure.reason}"
+    return replace(entry, rejected=named, retry=failure.is_fault)
 
-    config: PreprocessConfig
-    card_offset: int
-    detector: face_detection.Detector | None
 
-    @classmethod
-    def start(cls, config: PreprocessConfig, workers: int, cards: multiprocessing.Queue) -> None:
-        end_with_parent()  # which lets a worker finish its clip
+def _publish(
+    job: ClipJob, reports: list[ClipReport], former: list[ClipReport], root: Path, path: Path
+) -> None:
+    """Write a video's reports, then move its clips to their places.
+
+    Raises:
+        WriteError: the reports cannot be written.
+    """
+    report.append_reports(path, reports)
+    try:
+        for entry in former:
+            if entry.rejected is None:
+                remove_clip(root / entry.clip)
+        for entry in reports:
+            if entry.rejected is None:
+                publish_clip(job.work / entry.clip, root / entry.clip)
+    except OSError as error:
+        failed = replace(job.entry, rejected=f"{root / job.entry.clip}: {reason(error)}")
+        report.append_reports(path, [replace(failed, retry=True)])
+    shutil.rmtree(job.work, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob:
+    """A video to be cut."""
+
+    entry: ClipReport  # what is known of it
+    work: Path  # a folder of its own
+    batch_size: int  # of the detector
+    is_retry: bool = False
+
+
+class ClipWorker:
+    """Cuts videos, in a process of its own; the detector is kept between them."""
+
+    def __init__(self, config: PreprocessConfig, workers: int, card_offset: int) -> None:
+        """Load the detector.
+
+        Args:
+            config: the options.
+            workers: processes that share the cores.
+            card_offset: how far this worker's card is from the device of ``config``.
+
+        Raises:
+            UserError: the detector or the device cannot be used.
+        """
         threads.limit_threads(workers)
-        cls.config = config
-        cls.card_offset = cards.get()
-        cls.detector = None
+        device = Device.open(config.device, config.precision).with_index_offset(card_offset)
+        self._config = config
+        self._detector = open_detector(config, device)
 
-    @classmethod
-    def process(cls, entry: ClipReport, work: Path) -> list[ClipReport]:
-        if cls.detector is None:  # here, so that its error reaches the parent as it is
-            device = Device.open(cls.config.device, cls.config.precision)
-            device = device.with_index_offset(cls.card_offset)
-            cls.detector = open_detector(cls.config, device)
-        source = cls.config.data_root / entry.source
-        return process_video(source, work / entry.source, entry, cls.detector, cls.config)
+    def process(self, job: ClipJob) -> list[ClipReport]:
+        """See ``process_video``."""
+        config = replace(self._config, batch_size=job.batch_size)
+        source = config.data_root / job.entry.source
+        return process_video(source, job.work, job.entry, self._detector, config)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -15,11 +15,14 @@ import numpy as np
 from wav2lip_npu.constants import FACE_SIZE, FPS
 from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.files import write_image, write_text
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import WriteError, write_image, write_text
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
 MAX_SHEET_CLIPS, SHEET_CROPS = 16, 10  # rows and columns of the contact sheet
+
+MAX_NUMBER = 2**63  # of a report's figures: none is as large
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,20 @@ class ClipReport:
     audio_channels: int = 0
     warnings: list[str] = field(default_factory=list)
     rejected: str | None = None  # the reason, if nothing was written
+    retry: bool = False  # whether a rerun tries again: the video is not to blame
+
+
+_FIELD_KINDS: dict[str, tuple[type, ...]] = {
+    item.name: {
+        "str": (str,),
+        "int": (int,),
+        "float": (float, int),
+        "list[str]": (list,),
+        "str | None": (str, type(None)),
+        "bool": (bool,),
+    }[str(item.type)]
+    for item in fields(ClipReport)
+}
 
 
 def report_path(root: Path, rank: int) -> Path:
@@ -60,10 +77,17 @@ def report_path(root: Path, rank: int) -> Path:
 
 
 def append_reports(path: Path, reports: Iterable[ClipReport]) -> None:
-    """Add the lines of one video, at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(_line(report) for report in reports))
+    """Add the lines of one video, at once.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(_line(report) for report in reports))
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def _line(report: ClipReport) -> str:
@@ -71,17 +95,56 @@ def _line(report: ClipReport) -> str:
 
 
 def read_reports(path: Path) -> dict[str, list[ClipReport]]:
-    """The newest reports of each video, by its path in the data root."""
+    """The newest reports of each video, by its path in the data root.
+
+    Lines that are damaged, or of other programs, are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
     reports: dict[str, dict[str, ClipReport]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError, TypeError):  # a line that was being written when power failed
-            report = ClipReport(**json.loads(line))
-            of_video = reports.setdefault(report.source, {})
-            for clip, other in list(of_video.items()):
-                if _state(other) != _state(report):  # what the video was before it changed
-                    del of_video[clip]
-            of_video[report.clip] = report
+    for line in text.splitlines():
+        report = _parse(line)
+        if report is None:
+            continue
+        of_video = reports.setdefault(report.source, {})
+        for clip, other in list(of_video.items()):
+            if other.retry or _state(other) != _state(report):  # the video has changed since
+                del of_video[clip]
+        of_video[report.clip] = report
     return {source: list(of_video.values()) for source, of_video in reports.items()}
+
+
+def _parse(line: str) -> ClipReport | None:
+    """A line as a report, or None if it is none; fields of later versions are left out."""
+    try:
+        values = json.loads(line)
+        report = ClipReport(**{name: values[name] for name in _FIELD_KINDS if name in values})
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_sound = all(_fits(getattr(report, name), kinds) for name, kinds in _FIELD_KINDS.items())
+    return report if is_sound and _names_its_clip(report) else None
+
+
+def _fits(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, list):
+        return list in kinds and all(isinstance(item, str) for item in value)
+    if isinstance(value, (int, float)) and not abs(value) < MAX_NUMBER:  # NaN too
+        return False
+    return isinstance(value, kinds)
+
+
+def _names_its_clip(report: ClipReport) -> bool:
+    """Whether the clip's path follows from the video's; others could lead out of the folder."""
+    source = PurePosixPath(report.source)
+    if source.is_absolute() or ".." in source.parts or not source.name:
+        return False
+    whole = source.with_suffix("").as_posix()
+    return re.fullmatch(rf"{re.escape(whole)}(-shot\d+)?", report.clip) is not None
 
 
 def _state(report: ClipReport) -> tuple[int, int]:
@@ -108,7 +171,8 @@ def is_done(reports: Sequence[ClipReport], video: Path, root: Path) -> bool:
     """Whether these reports are of the video as it is now, and their clips are there."""
     status = video.stat()
     return bool(reports) and all(
-        _state(report) == (status.st_size, status.st_mtime_ns)
+        not report.retry
+        and _state(report) == (status.st_size, status.st_mtime_ns)
         and (report.rejected is not None or (root / report.clip / AUDIO).is_file())
         for report in reports
     )
@@ -126,7 +190,7 @@ def describe(folder: Path, report: ClipReport) -> ClipReport:
 
 
 def summarize(reports: Sequence[ClipReport], root: Path) -> None:
-    """Log what there is now and what was rejected, and draw the contact sheet.
+    """Log what there is now and what was rejected, and make the contact sheet.
 
     Raises:
         UserError: not one clip is usable.
@@ -140,20 +204,25 @@ def summarize(reports: Sequence[ClipReport], root: Path) -> None:
     )  # fmt: skip
     for report in reports:
         if report.rejected is not None:
-            log.warning("rejected %s", report.rejected)
+            log.warning("%s %s", "failed" if report.retry else "rejected", report.rejected)
         for warning in report.warnings:
             log.warning("kept %s: %s", report.clip, warning)
     log.info("report: %s", root / REPORT)
+    if failed := sum(report.retry for report in reports):
+        log.warning("%d videos failed; the same command tries these again", failed)
     if not usable:
         raise UserError(
             f"not one of {len(reports)} videos is usable; {root / REPORT} has the reasons"
         )
-    draw_sheet([report.clip for report in usable], root)
-    log.info("contact sheet: %s", root / SHEET)
+    try:
+        draw_sheet([report.clip for report in usable], root)
+        log.info("contact sheet: %s", root / SHEET)
+    except Exception as error:  # whatever it is, an image must not fail what is done
+        log.warning("no new contact sheet (%s)", reason(error))
 
 
 def draw_sheet(clips: Sequence[str], root: Path) -> None:
-    """Draw a row of crops for each of some clips, spread over all clips."""
+    """Write a row of crops for each of some clips, spread over all clips."""
     rows = []
     chosen = np.linspace(0, len(clips) - 1, min(MAX_SHEET_CLIPS, len(clips))).astype(int)
     for clip in (clips[place] for place in chosen):

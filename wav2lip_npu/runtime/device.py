@@ -176,6 +176,10 @@ class Device:
         index = self.torch_device.index + cards
         return replace(self, torch_device=torch.device(self.torch_device.type, index))
 
+    def card_count(self) -> int:
+        """How many cards of this kind are here; 0 for a CPU."""
+        return self._module.device_count() if self._module else 0
+
     @property
     def onnx_providers(self) -> list[str]:
         """Execution providers for ONNX Runtime, the preferred one first."""

@@ -14,6 +14,7 @@ from helpers import number_of, numbered, tone, write_video
 
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.data.clips import AUDIO
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import read_frames
@@ -59,8 +60,8 @@ def sound(tmp_path: Path) -> Path:
 
 def cut(source: Path, work: Path, detector: object, **options: object) -> list[ClipReport]:
     config = PreprocessConfig(data_root=source.parent, preprocessed_root=work, **options)
-    name = source.stem
-    return process_video(source, work, ClipReport(clip=name, source=source.name), detector, config)
+    report = ClipReport(clip=source.stem, source=source.name)
+    return process_video(source, work, report, detector, config)
 
 
 def test_a_clip_holds_crops_by_frame_number_and_16_khz_audio(tmp_path: Path, sound: Path) -> None:
@@ -134,10 +135,9 @@ def test_what_cannot_be_used_is_rejected_with_the_reason(tmp_path: Path, sound: 
         (truncated, EveryOther(), "cannot be read as media"),
         (sound, EveryOther(), "no video stream"),
     ):
-        (report,) = cut(source, tmp_path / "out", detector)
-        assert report.rejected is not None
-        assert reason in report.rejected
-        assert str(source) in report.rejected
+        with pytest.raises(UserError, match=re.escape(reason)) as error:
+            cut(source, tmp_path / "out", detector)
+        assert str(source) in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -198,8 +198,8 @@ def test_a_video_of_two_shots_is_kept_or_rejected(tmp_path: Path, sound: Path) -
     (report,) = cut(source, tmp_path / "out", Script(*[[LARGE]] * 25))
     assert (report.shots, report.faces) == (2, 15)  # of the longer shot
     assert "2 shots: the face that is largest over all was taken" in report.warnings
-    (report,) = cut(source, tmp_path / "no", Script(*[[LARGE]] * 25), scene_cuts="reject")
-    assert "1 shot cuts, at 0.40 s" in report.rejected
+    with pytest.raises(UserError, match=r"1 shot cuts, at 0.40 s"):
+        cut(source, tmp_path / "no", Script(*[[LARGE]] * 25), scene_cuts="reject")
     assert not (tmp_path / "no").exists()
 
 
