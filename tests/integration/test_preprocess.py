@@ -1,7 +1,6 @@
 """Folders of videos: what is found, where a run goes on, what is noticed, and the report."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -302,9 +301,10 @@ def test_a_worker_that_is_killed_costs_its_clip_alone(
             since = time.time()
             while not work.exists() or work.stat().st_ctime < since:  # until it is at this clip
                 time.sleep(0.02)
-            (child,) = multiprocessing.active_children()
-            child.kill()
-            child.join()
+            for task in Path("/proc/self/task").iterdir():
+                for child in (task / "children").read_text().split():
+                    if "spawn_main" in Path("/proc", child, "cmdline").read_text():
+                        os.kill(int(child), signal.SIGKILL)
 
     killer = threading.Thread(target=kill_twice)
     killer.start()
