@@ -23,6 +23,7 @@ PREEMPHASIS = 0.97
 REFERENCE_DB = 20.0  # subtracted from the level in dB
 FLOOR_DB = -100.0  # levels below are silence
 MEL_LIMIT = 4.0  # the spectrogram is scaled to -4 … 4
+MAX_BLOCK_SAMPLES = 2**19  # 33 s, whose spectra take 40 MB
 _HANN = np.hanning(STFT_WINDOW + 1)[:-1]  # periodic: it would go on with its first sample
 
 FrameNumber = TypeVar("FrameNumber", int, np.ndarray)
@@ -156,10 +157,8 @@ def stream_mel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """
     heard = np.zeros(0)  # from the first sample of the next row's window on
     count, before, mirrored = 0, 0.0, False
-    for block in blocks:
+    for block in _pieces(blocks):
         sharp = block.astype(np.float64)
-        if not len(sharp):
-            continue
         sharp[1:] -= PREEMPHASIS * block[:-1].astype(np.float64)
         sharp[0] -= PREEMPHASIS * before
         heard, before, count = np.concatenate([heard, sharp]), float(block[-1]), count + len(block)
@@ -178,6 +177,13 @@ def stream_mel(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     rows = 1 + count // HOP - given
     if rows > 0:
         yield _mel_rows(heard[: (rows - 1) * HOP + STFT_WINDOW])
+
+
+def _pieces(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in smaller blocks: the spectra of a block are in memory together."""
+    for block in blocks:
+        for first in range(0, len(block), MAX_BLOCK_SAMPLES):
+            yield block[first : first + MAX_BLOCK_SAMPLES]
 
 
 def _mel_rows(sharp: np.ndarray) -> np.ndarray:

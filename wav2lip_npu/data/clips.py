@@ -21,13 +21,24 @@ from tqdm import tqdm
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
-from wav2lip_npu.mel import WINDOW_ROWS, melspectrogram, valid_starts
-from wav2lip_npu.runtime.files import WriteError, atomic_write, publish, publish_folder
+from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES
+from wav2lip_npu.mel import MEL_BANDS, MEL_LIMIT, WINDOW_ROWS, melspectrogram, valid_starts
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import (
+    WriteError,
+    atomic_write,
+    publish,
+    publish_folder,
+    read_text,
+)
+from wav2lip_npu.runtime.threads import usable_cores
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
 MEL = "mel.npy"  # its mel spectrogram, computed once
 MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
 
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_TAIL_BYTES = 64  # in which a whole JPEG file has its end mark
 _CROP_NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.jpg")
 
 log = logging.getLogger(__name__)
@@ -122,38 +133,57 @@ def read_clips(data_root: Path, filelist: Path, *, per_frame_mels: bool) -> list
             f"{filelist}: no such file; wav2lip-npu filelists writes it, or list there a clip's "
             "folder a line, relative to --data_root"
         )
-    lines = filelist.read_text(encoding="utf-8").splitlines()
-    folders = [_folder(data_root, line.strip()) for line in lines if line.strip()]
+    lines = [line.strip() for line in read_text(filelist).splitlines() if line.strip()]
 
-    def read(folder: Path) -> Clip | UserError:
+    def read(line: str) -> Clip | UserError:
         try:
-            return _read_clip(folder, per_frame_mels)
+            return _read_clip(data_root, line, per_frame_mels)
         except UserError as error:
             return error
+        except Exception as error:  # whatever it is, it costs this clip alone
+            return UserError(f"{data_root / line}: {reason(error)}")
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         title = f"reading {filelist.name}"
-        results = list(tqdm(pool.map(read, folders), title, len(folders), disable=None))
+        results = list(tqdm(pool.map(read, lines), title, len(lines), disable=None))
     clips = [result for result in results if isinstance(result, Clip)]
     rejected = [result for result in results if isinstance(result, UserError)]
     if not clips:
         first = f"; the first: {rejected[0]}" if rejected else ""
-        raise UserError(f"{filelist}: none of its {len(folders)} clips is usable{first}")
+        raise UserError(f"{filelist}: none of its {len(lines)} clips is usable{first}")
     for error in rejected:
         log.warning("left out: %s", error)
     log.info("%s: %d clips, %d left out", filelist, len(clips), len(rejected))
     return clips
 
 
-def _folder(data_root: Path, line: str) -> Path:
+def _find_folder(data_root: Path, line: str) -> Path:
+    """The clip's folder that a line of a list names.
+
+    Raises:
+        UserError: there is none.
+    """
     whole = data_root / line
-    return whole if whole.is_dir() else data_root / line.split()[0]
+    if whole.is_dir():
+        return whole
+    folder = data_root / line.split()[0]
+    if folder.is_dir():
+        return folder
+    hint = ""
+    if "\\" in line:
+        hint = "; write / between folders"
+    elif Path(line.split()[0]).suffix.lower() in VIDEO_SUFFIXES:
+        hint = "; a list names folders of preprocessed clips, not videos"
+    raise UserError(f"{folder}: no such folder{hint}")
 
 
-def _read_clip(folder: Path, per_frame_mels: bool) -> Clip:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    numbers, has_audio, fingerprint = _scan(folder)
+def _read_clip(data_root: Path, line: str, per_frame_mels: bool) -> Clip:
+    folder = _find_folder(data_root, line)
+    numbers, empty, has_audio, fingerprint = _scan(folder)
+    if empty:
+        log.warning(
+            "left out: %s/%d.jpg and %d more: empty files", folder, empty[0], len(empty) - 1
+        )
     if (fault := clip_fault(len(numbers), has_audio=has_audio)) is not None:
         raise UserError(f"{folder}: {fault}")
     mel_rows = load_mel(folder).shape[1]
@@ -172,19 +202,29 @@ def _read_clip(folder: Path, per_frame_mels: bool) -> Clip:
     )
 
 
-def _scan(folder: Path) -> tuple[list[int], bool, str]:
-    """The crops' frames, whether audio is there, and a fingerprint of both by size and time."""
-    numbers, files = [], []
+def _scan(folder: Path) -> tuple[list[int], list[int], bool, str]:
+    """What is in a clip's folder.
+
+    Returns:
+        The frames of its crops, and of those that are empty files; whether audio is there; and a
+        fingerprint of crops and audio by size and time.
+    """
+    numbers: list[int] = []
+    empty: list[int] = []
+    files, has_audio = [], False
     with os.scandir(folder) as entries:
         for entry in entries:
             number = crop_number(entry.name)
-            if number is not None:
-                numbers.append(number)
-            if number is not None or entry.name == AUDIO:
-                status = entry.stat()
-                files.append((entry.name, status.st_size, status.st_mtime_ns))
+            if (number is None and entry.name != AUDIO) or not entry.is_file():
+                continue
+            status = entry.stat()
+            files.append((entry.name, status.st_size, status.st_mtime_ns))
+            if number is None:
+                has_audio = True
+            else:
+                (numbers if status.st_size else empty).append(number)
     digest = hashlib.blake2b(repr(sorted(files)).encode(), digest_size=8)
-    return sorted(numbers), len(files) > len(numbers), digest.hexdigest()
+    return sorted(numbers), sorted(empty), has_audio, digest.hexdigest()
 
 
 @lru_cache(maxsize=1024)
@@ -196,27 +236,65 @@ def load_mel(folder: Path) -> np.ndarray:
     """
     sound, cache = folder / AUDIO, folder / MEL
     if cache.is_file() and sound.is_file() and cache.stat().st_mtime >= sound.stat().st_mtime:
-        return np.load(cache)
+        if (kept := _read_mel(cache)) is not None:
+            return kept
+        log.warning("%s: damaged, computed again", cache)
     mel = melspectrogram(load_audio(sound))
     with suppress(WriteError), atomic_write(cache) as partial:  # a data set may be read-only
         np.save(partial, mel)
     return mel
 
 
+def _read_mel(path: Path) -> np.ndarray | None:
+    """A spectrogram that was kept, or None if the file holds something else."""
+    try:
+        mel = np.load(path, allow_pickle=False)
+    except Exception:  # NumPy raises many kinds for other files
+        return None
+    if not isinstance(mel, np.ndarray) or mel.dtype != np.float32:
+        return None
+    is_whole = mel.ndim == 2 and len(mel) == MEL_BANDS and bool((np.abs(mel) <= MEL_LIMIT).all())
+    return mel if is_whole else None
+
+
+class UnreadableSamples(UserError):
+    """Samples of a batch whose crops or sound cannot be read."""
+
+    def __init__(self, faults: dict[int, str]) -> None:
+        """Name them.
+
+        Args:
+            faults: place in the batch → what is wrong, in one line that names the file.
+        """
+        super().__init__("; ".join(faults.values()))
+        self.faults = faults
+
+
+def load_crop(path: Path) -> np.ndarray:
+    """A crop as the networks see it, uint8 (96, 96, 3) BGR.
+
+    Raises:
+        UserError: it cannot be read, or is broken off.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(_JPEG_START) and _JPEG_END not in content[-_JPEG_TAIL_BYTES:]:
+            raise UserError(f"{path}: broken off; delete it, or cut the clip anew")
+        crop = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    if crop is None:
+        raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
+    return cv2.resize(crop, (FACE_SIZE, FACE_SIZE))
+
+
 def load_crops(folder: Path, numbers: Sequence[int]) -> np.ndarray:
     """Crops as the networks see them, uint8 (len(numbers), 96, 96, 3) BGR.
 
     Raises:
-        UserError: a crop cannot be decoded.
+        UserError: a crop cannot be read.
     """
-    faces = np.empty((len(numbers), FACE_SIZE, FACE_SIZE, 3), np.uint8)
-    for face, number in zip(faces, numbers, strict=True):
-        path = folder / f"{number}.jpg"
-        crop = cv2.imread(str(path))
-        if crop is None:
-            raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
-        cv2.resize(crop, (FACE_SIZE, FACE_SIZE), dst=face)
-    return faces
+    return np.stack([load_crop(folder / f"{number}.jpg") for number in numbers])
 
 
 class ClipFiles:
@@ -227,17 +305,27 @@ class ClipFiles:
 
     def faces(self, clips: np.ndarray, starts: np.ndarray, *, lower: bool = False) -> torch.Tensor:
         """See ``batches.Store``."""
-        windows = [
-            load_crops(self.folders[clip], range(start, start + WINDOW_FRAMES))
-            for clip, start in zip(clips.tolist(), starts.tolist(), strict=True)
-        ]
+        windows, faults = [], {}
+        for place, (clip, start) in enumerate(zip(clips.tolist(), starts.tolist(), strict=True)):
+            try:
+                frames = range(start, start + WINDOW_FRAMES)
+                windows.append(load_crops(self.folders[clip], frames))
+            except UserError as error:
+                faults[place] = str(error)
+        if faults:
+            raise UnreadableSamples(faults)
         faces = torch.from_numpy(np.stack(windows))
         return faces[:, :, LOWER_HALF:].contiguous() if lower else faces
 
     def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """See ``batches.Store``."""
-        windows = [
-            [load_mel(self.folders[clip])[:, row : row + WINDOW_ROWS] for row in rows_of_clip]
-            for clip, rows_of_clip in zip(clips.tolist(), rows.tolist(), strict=True)
-        ]
+        windows, faults = [], {}
+        for place, (clip, first_rows) in enumerate(zip(clips.tolist(), rows.tolist(), strict=True)):
+            try:
+                mel = load_mel(self.folders[clip])
+                windows.append([mel[:, row : row + WINDOW_ROWS] for row in first_rows])
+            except UserError as error:
+                faults[place] = str(error)
+        if faults:
+            raise UnreadableSamples(faults)
         return torch.from_numpy(np.array(windows))

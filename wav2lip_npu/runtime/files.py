@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.failures import reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield partial
         publish(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        raise WriteError(f"{path}: cannot be written ({error})") from error
+        raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -83,6 +84,30 @@ def _flush(path: Path) -> None:
     except OSError:  # Windows cannot open a folder, and some network file systems not flush one
         if not is_folder:
             raise
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding; UTF-16 and GBK are named.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "GBK"
+        try:
+            content.decode("gb18030" if found == "GBK" else found)
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: is not text in UTF-8") from error
+        raise UserError(f"{path}: is {found}, it seems; save it as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{path}: is not text in UTF-8; UTF-16, perhaps")
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

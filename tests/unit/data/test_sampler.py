@@ -268,7 +268,10 @@ def test_a_folder_of_crops_is_listed_in_one_way(clips: Path) -> None:
     for other in ("x.jpg", "5.png", "-1.jpg", "1.5.jpg", "thumb.jpg", "notes.txt"):
         (folder / other).write_text("no crop")
     assert clip_files.list_crops(folder) == [n for n in range(20) if n != 4]
-    assert clip_files.crop_number("0012.jpg") == 12
+    # Frame 12 is 12.jpg: with another name it would be looked for in vain.
+    assert clip_files.crop_number("0012.jpg") is None
+    assert clip_files.crop_number("٣.jpg") is None
+    assert clip_files.crop_number("1" * 30 + ".jpg") is None
     assert clip_files.clip_fault(15, has_audio=True) == "15 crops, 16 are needed"
     assert clip_files.clip_fault(16, has_audio=False) == "no audio.wav"
     assert clip_files.clip_fault(16, has_audio=True) is None
