@@ -18,6 +18,7 @@ from wav2lip_npu.config import SyncNetConfig
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.preprocessing.command import OPTIONS
 from wav2lip_npu.preprocessing.report import REPORT, SHEET, read_reports
+from wav2lip_npu.runtime.locks import LOCK
 from wav2lip_npu.training.metrics import MetricsFile
 
 
@@ -79,7 +80,7 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
 
     # Back to two; then one of them comes upon crops that it cannot read, and both end.
     config = dataclasses.replace(config, max_steps=10**6, num_workers=1, checkpoint_interval=10**6)
-    for path in (clips / "b").glob("*.jpg"):
+    for path in clips.glob("[ab]/*.jpg"):
         path.write_text("no image")
     done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode != 0
@@ -144,4 +145,4 @@ def test_preprocess_in_shares(tmp_path: Path, face: np.ndarray) -> None:
     assert [reports[name].faces for name in "abc"] == [5 + ord(name) % 3 for name in "abc"]
     assert reports["d"].rejected
     written = sorted(path.name for path in out.iterdir())
-    assert written == sorted(["a", "b", "c", REPORT, SHEET, OPTIONS])
+    assert written == sorted(["a", "b", "c", REPORT, SHEET, OPTIONS, LOCK])

@@ -30,12 +30,16 @@ class Store(Protocol):
             uint8 (n, 5, 96 or 48, 96, 3) BGR.
 
         Raises:
-            UserError: a crop cannot be decoded.
+            UnreadableSamples: some crops cannot be read.
         """
         ...
 
     def mels(self, clips: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """Mel windows of the clips (n,) from each of these rows (n, k): float32 (n, k, 80, 16)."""
+        """Mel windows of the clips (n,) from each of these rows (n, k): float32 (n, k, 80, 16).
+
+        Raises:
+            UnreadableSamples: some sound cannot be read.
+        """
         ...
 
 

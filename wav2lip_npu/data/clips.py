@@ -68,8 +68,16 @@ def list_crops(folder: Path) -> list[int]:
     Raises:
         OSError: the folder cannot be read.
     """
-    numbers = (crop_number(name) for name in os.listdir(folder))  # noqa: PTH208
-    return sorted(number for number in numbers if number is not None)
+    with os.scandir(folder) as entries:
+        numbers = (crop_number(entry.name) for entry in entries if _is_file(entry))
+        return sorted(number for number in numbers if number is not None)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
 
 
 def publish_clip(partial: Path, folder: Path) -> None:
@@ -215,7 +223,7 @@ def _scan(folder: Path) -> tuple[list[int], list[int], bool, str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             number = crop_number(entry.name)
-            if (number is None and entry.name != AUDIO) or not entry.is_file():
+            if (number is None and entry.name != AUDIO) or not _is_file(entry):
                 continue
             status = entry.stat()
             files.append((entry.name, status.st_size, status.st_mtime_ns))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import ClassVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -40,6 +41,8 @@ class WindowSampler:
     A sample's index stands for epoch, place in it and process, see ``StridedSampler``: so the same
     samples come whatever the number of workers, and wherever a run is resumed.
     """
+
+    group_size: ClassVar[int] = 1  # samples in a row that belong together
 
     def __init__(self, clips: Sequence[Clip], seed: int, *, augment: bool = False) -> None:
         self.seed = seed
@@ -100,6 +103,8 @@ class GroupSampler(WindowSampler):
 
     A group is a function of all its indices, which come as whole groups.
     """
+
+    group_size = GROUP_SIZE
 
     def _sample(self, clips: np.ndarray, uniforms: np.ndarray, indices: Sequence[int]) -> Windows:
         clips = np.repeat(clips[::GROUP_SIZE], GROUP_SIZE)

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # of CANN's default installation
 MALLOC_TOP_PAD_BYTES = 2**28  # by which the heap grows at a time, see ``tune_malloc``
+CGROUP_MEMORY_FILES = (  # limit and use in a container, by version 2 and 1 of cgroups
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+    (
+        "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
 MAX_CPU_GENERATOR_BATCH = 8  # larger ones are hardly faster, and each frame takes 10 MB or more
 
 
@@ -202,12 +209,10 @@ class Device:
         return self._module.max_memory_allocated(self.torch_device) if self._module else None
 
     def free_memory(self) -> int | None:
-        """Free memory of this card, or of this machine, in bytes; None if it is unknown."""
+        """Free memory of this card, or of this machine or container, in bytes; None: unknown."""
         if self._module:
             return self._module.mem_get_info(self.torch_device)[0]
-        table = Path("/proc/meminfo")
-        found = re.search(r"MemAvailable: *(\d+) kB", table.read_text()) if table.exists() else None
-        return int(found[1]) * 1024 if found else None
+        return _free_machine_memory()
 
     @property
     def _module(self) -> Any:
@@ -243,6 +248,24 @@ class Device:
     def pins_memory(self) -> bool:
         """Whether to load batches into page-locked memory, for copies during computation."""
         return self.torch_device.type != CPU
+
+
+def _free_machine_memory(root: Path = Path("/")) -> int | None:
+    """Memory that this process may still take: of the machine, or less in a container.
+
+    Args:
+        root: of the file system with the kernel's tables.
+    """
+    free = []
+    table = root / "proc/meminfo"
+    found = re.search(r"MemAvailable: *(\d+) kB", table.read_text()) if table.exists() else None
+    if found:
+        free.append(int(found[1]) * 1024)
+    for limit, used in CGROUP_MEMORY_FILES:  # a limit is "max" where there is none
+        texts = [path.read_text().strip() for path in (root / limit, root / used) if path.exists()]
+        if len(texts) == 2 and all(text.isdecimal() for text in texts):
+            free.append(max(0, int(texts[0]) - int(texts[1])))
+    return min(free, default=None)
 
 
 def seed(value: int) -> None:

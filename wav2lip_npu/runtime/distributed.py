@@ -18,6 +18,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.threads import limit_threads
 
+PREPARATION_TIMEOUT = timedelta(days=30)  # for which processes wait for one that reads its data
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # longer than any validation or checkpoint takes
 
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -35,6 +36,7 @@ class World:
 
     rank: int = 0
     size: int = 1
+    patient_group: distributed.ProcessGroup | None = None  # of all, see ``wait_for_all``
 
     @property
     def is_main(self) -> bool:
@@ -70,6 +72,11 @@ class World:
     def barrier(self) -> None:
         """Wait until all processes are here."""
         self.all_reduce_max(0)
+
+    def wait_for_all(self) -> None:
+        """Wait until all processes are here, however long one of them prepares its data."""
+        if self.size > 1:
+            distributed.all_reduce(torch.zeros(()), group=self.patient_group)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
@@ -113,13 +120,14 @@ def join(device: Device, *, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator
     if size == 1:
         yield SINGLE_PROCESS
         return
-    world = World(rank=int(os.environ["RANK"]), size=size)
-    if not world.is_main:
+    rank = int(os.environ["RANK"])
+    if rank != 0:
         logging.getLogger("wav2lip_npu").setLevel(logging.WARNING)
     limit_threads()
     try:
         distributed.init_process_group(device.backend, timeout=timeout)
-        yield world
+        patient = distributed.new_group(timeout=PREPARATION_TIMEOUT, backend="gloo")
+        yield World(rank=rank, size=size, patient_group=patient)
     except RuntimeError as error:
         if is_lost_peer(error):
             raise UserError(

@@ -25,6 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".wav2lip-npu.lock"  # in a locked folder; it stays there, empty
+FIRST_LOCK = ".wav2lip-npu.first.lock"  # of ``first_alone``: the folder may be locked by this run
 
 log = logging.getLogger(__name__)
 
@@ -86,20 +87,28 @@ def _write_owner(file: IO[str], command: str) -> None:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds this lock, then hold it.
+def first_alone(folder: Path) -> Iterator[bool]:
+    """Let one process run the block first, and all others at the same time when it is through.
 
     Args:
-        path: of the lock file, whose folder is there; the file stays.
+        folder: that the processes share; made if it is missing. Where it cannot be written nobody
+            waits.
 
-    Raises:
-        OSError: the file cannot be written.
+    Yields:
+        Whether this process is the one that runs alone.
     """
-    with path.open("a+b") as file:
-        if not _lock(file, exclusive=True):
-            log.info("%s: waiting for another process", path)
-            _lock(file, exclusive=True, wait=True)
-        yield
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / FIRST_LOCK).open("a+b")
+    except OSError:
+        yield True
+        return
+    with file:
+        is_first = _lock(file, exclusive=True)
+        if not is_first:
+            log.info("%s: waiting for the process that works there", folder)
+            _lock(file, exclusive=False, wait=True)
+        yield is_first
 
 
 def mark_in_use(path: Path) -> IO[bytes]:

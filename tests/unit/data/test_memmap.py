@@ -16,10 +16,16 @@ import torch
 from helpers import generator_config, make_clip, syncnet_config, trainer
 
 from wav2lip_npu.data import memmap
-from wav2lip_npu.data.batches import BatchMaker, GeneratorBatches, SyncNetBatches
-from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
+from wav2lip_npu.data.batches import (
+    BatchMaker,
+    GeneratorBatches,
+    GroupedSyncNetBatches,
+    SyncNetBatches,
+)
+from wav2lip_npu.data.clips import Clip, ClipFiles, load_crop, read_clips
+from wav2lip_npu.data.dataset import WindowDataset
 from wav2lip_npu.data.memmap import MemmapClips, open_memmap
-from wav2lip_npu.data.sampler import WindowSampler
+from wav2lip_npu.data.sampler import GroupSampler, WindowSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device
 from wav2lip_npu.training.metrics import RESOURCE_METRICS, MetricsFile
@@ -66,7 +72,7 @@ def test_a_cache_is_built_once(
     sizes = {path.suffix: path.stat().st_size for path in (tmp_path / "caches").iterdir()}
     assert sizes[".crops"] == frames * 96 * 96 * 3
     assert sizes[".mels"] == sum(clip.mel_rows for clip in found) * 80 * 4
-    monkeypatch.setattr(memmap, "load_crops", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(memmap, "load_crop", lambda *_: pytest.fail("decoded again"))
     assert open_cache(found, tmp_path) is not None
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "caches").iterdir()}
     assert after == before
@@ -153,11 +159,96 @@ def test_where_nothing_can_be_written_files_are_read(
     assert "JPEG files are read instead" in caplog.text
 
 
-def test_a_broken_crop_is_named(clips: Path, found: list[Clip], tmp_path: Path) -> None:
+def test_a_crop_that_cannot_be_read_costs_its_windows_alone(
+    clips: Path, found: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the cache and from files alike; other windows are sampled in place of its own."""
+    jpeg = (clips / "a" / "9.jpg").read_bytes()
     (clips / "a" / "4.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"a/4\.jpg: cannot be read"):
-        open_cache(found, tmp_path)
-    assert not list((tmp_path / "caches").glob("*.json"))
+    (clips / "a" / "9.jpg").write_bytes(jpeg[: len(jpeg) // 2])  # OpenCV would fill it up with grey
+    sampler = WindowSampler(found, seed=1)
+    windows = sampler.sample(range(200))
+    spoilt = {
+        place
+        for place in range(200)
+        for starts in (windows.target_starts, windows.reference_starts)
+        if found[windows.clips[place]].folder.name == "a"
+        and any(frame in (4, 9) for frame in range(starts[place], starts[place] + 5))
+    }
+    assert 5 < len(spoilt) < 150
+    stores = {"files": ClipFiles(found), "cache": open_cache(found, tmp_path)}
+    assert isinstance(stores["cache"], MemmapClips)
+    with pytest.raises(UserError, match=r"a/9\.jpg: broken off"):
+        load_crop(clips / "a" / "9.jpg")
+    batches = {}
+    for name, store in stores.items():
+        with caplog.at_level(logging.WARNING):
+            batches[name] = WindowDataset(store, GeneratorBatches(), sampler).__getitems__(
+                range(200)
+            )
+        assert caplog.text.count("a/4.jpg: cannot be read as an image") == 1
+        assert caplog.text.count("a/9.jpg: broken off") == 1
+        caplog.clear()
+    sound = [place for place in range(200) if place not in spoilt]
+    (clips / "a" / "4.jpg").write_bytes((clips / "a" / "3.jpg").read_bytes())
+    (clips / "a" / "9.jpg").write_bytes(jpeg)
+    whole = GeneratorBatches().training_batch(ClipFiles(found), windows)
+    for name, part in batches["files"].items():
+        assert torch.equal(part, batches["cache"][name]), name
+        assert torch.equal(part[sound], whole[name][sound]), name
+
+
+def test_a_group_is_sampled_anew_as_a_whole(clips: Path, found: list[Clip]) -> None:
+    (clips / "a" / "4.jpg").write_text("no image")
+    dataset = WindowDataset(ClipFiles(found), GroupedSyncNetBatches(), GroupSampler(found, seed=1))
+    asked = []
+    sample = dataset.sampler.sample
+    dataset.sampler.sample = lambda indices: asked.append([*indices]) or sample(indices)
+    assert len(dataset.__getitems__(range(40))["mel"]) == 40
+    assert len(asked) > 1
+    for indices in asked:
+        offsets = np.array(indices) - np.arange(40)
+        assert (offsets.reshape(-1, 4) == offsets.reshape(-1, 4)[:, :1]).all()
+
+
+def test_old_caches_are_removed_for_a_new_one_only(
+    clips: Path, found: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bases() -> set[str]:
+        return {path.stem for path in (tmp_path / "caches").glob("*.crops")}
+
+    used = open_cache(found, tmp_path)  # by a run that goes on
+    first = bases()
+    crop = clips / "a" / "0.jpg"
+    crop.write_bytes(crop.read_bytes() + b"\0")
+    changed = read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=True)
+    assert open_cache(changed, tmp_path, limit_gb=1e-6) is None  # too large: nothing is built
+    assert bases() == first
+    assert open_cache(changed, tmp_path) is not None
+    assert len(bases()) == 2
+    windows = WindowSampler(found, seed=1).sample(range(9))
+    GeneratorBatches().training_batch(pickle.loads(pickle.dumps(used)), windows)  # still there
+    del used
+    crop.write_bytes(crop.read_bytes() + b"\0")
+    newest = read_clips(clips, tmp_path / "lists" / "train.txt", per_frame_mels=True)
+    assert open_cache(newest, tmp_path) is not None
+    assert len(bases()) == 1
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[]", "null", "{", "[" * 100_000, '{"checksums": 5}', '{"checksums": [1, 2, 3]}',
+        '{"checksums": [], "faults": {}}', '{"checksums": null, "faults": {"x": 1}}',
+    ],
+)  # fmt: skip
+def test_a_record_of_a_cache_that_is_none(found: list[Clip], tmp_path: Path, record: str) -> None:
+    open_cache(found, tmp_path)
+    (path,) = (tmp_path / "caches").glob("*.json")
+    sound = path.read_text()
+    path.write_text(record)
+    assert open_cache(found, tmp_path) is not None
+    assert path.read_text() == sound
 
 
 def test_a_set_larger_than_the_device_is_an_error(
@@ -231,14 +322,12 @@ def test_what_a_killed_run_left_is_removed(found: list[Clip], tmp_path: Path) ->
     folder = tmp_path / "caches"
     folder.mkdir()
     left = folder / ".train-1f2e3d4c.12-345.partial.crops"
-    others = {".train-1f2e3d4c.67-890.partial.crops", ".train-mine.12-345.partial.crops"}
-    for name in (left.name, *others):  # one that another run is writing, and the user's
-        (folder / name).write_text("half")
-    for path in (left, folder / ".train-mine.12-345.partial.crops"):
-        os.utime(path, ns=(1, 1))
+    mine = folder / ".train-mine.12-345.partial.crops"
+    for path in (left, mine):
+        path.write_text("half")
     assert open_cache(found, tmp_path) is not None
-    names = {path.name for path in folder.iterdir() if path.name.startswith(".")}
-    assert names == others
+    assert mine.exists()
+    assert not left.exists()
 
 
 def test_a_cache_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:

@@ -98,3 +98,26 @@ def test_cores_are_shared_by_processes_and_workers(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert threads.share_of_cores(3) == 2
     assert threads.share_of_cores(100) == 1
+
+
+def test_free_memory_is_the_containers(tmp_path: Path) -> None:
+    """A container's limit, by either version of cgroups, where it is below the machine's memory."""
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert device._free_machine_memory(tmp_path) is None
+    write("proc/meminfo", "MemTotal: 90000 kB\nMemAvailable:   8000 kB\n")
+    assert device._free_machine_memory(tmp_path) == 8000 * 1024
+    write("sys/fs/cgroup/memory.current", "1000000\n")
+    write("sys/fs/cgroup/memory.max", "max\n")
+    assert device._free_machine_memory(tmp_path) == 8000 * 1024
+    write("sys/fs/cgroup/memory.max", "3000000\n")
+    assert device._free_machine_memory(tmp_path) == 2_000_000
+    write("sys/fs/cgroup/memory/memory.limit_in_bytes", "500000")
+    write("sys/fs/cgroup/memory/memory.usage_in_bytes", "600000")
+    assert device._free_machine_memory(tmp_path) == 0
+    here = device._free_machine_memory()
+    assert here is not None
+    assert 0 < here < 2**45

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.locks import LOCK, file_lock, folder_lock, is_in_use, mark_in_use
+from wav2lip_npu.runtime.locks import LOCK, first_alone, folder_lock, is_in_use, mark_in_use
 
 HOLD = """
 import sys, time
@@ -72,5 +72,31 @@ def test_files_in_use(tmp_path: Path) -> None:
     with mark_in_use(path), mark_in_use(path):
         assert is_in_use(path)
     assert not is_in_use(path)
-    with file_lock(path):
-        assert is_in_use(path)
+
+
+ALONE = """
+import sys, time
+from pathlib import Path
+from wav2lip_npu.runtime.locks import first_alone
+folder = Path(sys.argv[1])
+with first_alone(folder) as is_first:
+    if is_first and not (folder / "built").exists():
+        (folder / "begun").touch()
+        time.sleep(0.5)
+        (folder / "built").touch()
+    print((folder / "built").exists())
+"""
+
+
+def test_one_process_goes_first_and_the_others_find_what_it_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "cache")]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [run.communicate(timeout=60)[0] for run in runs] == ["True\n"] * 3
+
+
+def test_nobody_waits_where_no_lock_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with first_alone(tmp_path / "file") as is_first:
+        assert is_first
+    with folder_lock(tmp_path, "train"), first_alone(tmp_path) as is_first:  # one folder for both
+        assert is_first
