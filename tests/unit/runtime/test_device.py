@@ -10,7 +10,7 @@ import torch
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import threads
-from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.device import Device, _free_machine_memory
 
 ROOT = Path(__file__).parents[3]
 # runtime/device.py runs code for a kind of device, and config_base.py defines the names. Others,
@@ -107,17 +107,17 @@ def test_free_memory_is_the_containers(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    assert device._free_machine_memory(tmp_path) is None
+    assert _free_machine_memory(tmp_path) is None
     write("proc/meminfo", "MemTotal: 90000 kB\nMemAvailable:   8000 kB\n")
-    assert device._free_machine_memory(tmp_path) == 8000 * 1024
+    assert _free_machine_memory(tmp_path) == 8000 * 1024
     write("sys/fs/cgroup/memory.current", "1000000\n")
     write("sys/fs/cgroup/memory.max", "max\n")
-    assert device._free_machine_memory(tmp_path) == 8000 * 1024
+    assert _free_machine_memory(tmp_path) == 8000 * 1024
     write("sys/fs/cgroup/memory.max", "3000000\n")
-    assert device._free_machine_memory(tmp_path) == 2_000_000
+    assert _free_machine_memory(tmp_path) == 2_000_000
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "500000")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "600000")
-    assert device._free_machine_memory(tmp_path) == 0
-    here = device._free_machine_memory()
+    assert _free_machine_memory(tmp_path) == 0
+    here = _free_machine_memory()
     assert here is not None
     assert 0 < here < 2**45
