@@ -10,13 +10,15 @@ import argparse
 import atexit
 import gc
 import logging
+import os
 import re
 import signal
 import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,15 @@ from wav2lip_npu.config import (
     SyncNetConfig,
     TrainConfig,
 )
+from wav2lip_npu.config_base import spelled
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime import failures
 from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload
 from wav2lip_npu.runtime.threads import set_passive_waiting
 
 # Exit codes; a shell has 130 for Ctrl-C.
-USER_ERROR_CODE, INTERRUPTED_CODE = 2, 130
+FAULT_CODE, USER_ERROR_CODE, INTERRUPTED_CODE = 1, 2, 130
+EXIT_SECONDS = 1.5  # from Ctrl-C or SIGTERM to the end of the process
 
 
 def _preprocess(config: PreprocessConfig) -> None:
@@ -136,21 +141,88 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "wav2lip-npu") -
     options = vars(_parser(prog).parse_args(words))
     debug, command = options.pop("debug"), COMMANDS[options.pop("command")]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if threading.current_thread() is threading.main_thread():
-        # As Ctrl-C: partial files are removed. By default SIGTERM ends Python at once.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _interrupts(prog) as interrupted:
+        try:
+            code = command.run(command.config(**options)) or 0
+            sys.stdout.flush()  # an error of the output is seen here
+            atexit.register(
+                gc.freeze
+            )  # else collecting torch's objects at exit takes half a second
+            return code
+        except KeyboardInterrupt:
+            return _end(prog, "interrupted", INTERRUPTED_CODE)
+        except Exception as error:
+            if interrupted.is_set():  # while C code was called, which made another error of it
+                return _end(prog, "interrupted", INTERRUPTED_CODE)
+            if debug:
+                raise
+            code, text = _explain(error, command.config)
+            return _end(prog, f"error: {text}", code)
+
+
+def _explain(error: Exception, config: type) -> tuple[int, str]:
+    """The exit code for an exception, and a line about it."""
+    if isinstance(error, UserError):
+        return USER_ERROR_CODE, str(error)
+    if failures.is_out_of_memory(error):
+        batches = [item.name for item in fields(config) if item.name.endswith("batch_size")]
+        advice = f"; with smaller batches less is needed (--{', --'.join(batches)})"
+        return USER_ERROR_CODE, failures.reason(error) + (advice if batches else "")
+    if isinstance(error, OSError):
+        return USER_ERROR_CODE, failures.reason(error)
+    return FAULT_CODE, (
+        f"unexpected error ({failures.reason(error)}); this is a fault of wav2lip-npu; "
+        "--debug shows the traceback"
+    )
+
+
+def _end(prog: str, text: str, code: int) -> int:
+    """Print the last line of a run that fails, whatever it names; the exit code is returned."""
+    line = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    with suppress(OSError):  # nobody reads it
+        print(f"{prog}: {line}", file=sys.stderr, flush=True)
     try:
-        code = command.run(command.config(**options)) or 0
-        atexit.register(gc.freeze)  # else collecting torch's objects at exit takes half a second
-        return code
-    except UserError as error:
-        if debug:
-            raise
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return USER_ERROR_CODE
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        return INTERRUPTED_CODE
+        sys.stdout.flush()
+    except OSError:  # Python would try again when it ends, and fail with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+@contextmanager
+def _interrupts(prog: str) -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt: partial files are removed, results are saved.
+
+    Threads that compute on for longer than ``EXIT_SECONDS`` are not waited for.
+
+    Yields:
+        An event that is set by then.
+    """
+    interrupted = threading.Event()
+
+    def end_process() -> None:
+        os._exit(_end(prog, "interrupted", INTERRUPTED_CODE))
+
+    watchdog = threading.Timer(EXIT_SECONDS, end_process)
+    watchdog.daemon = True
+
+    def interrupt(number: int, frame: types.FrameType | None) -> None:
+        if interrupted.is_set():  # cleaning up already
+            return
+        interrupted.set()
+        watchdog.start()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows no others
+        yield interrupted
+        return
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    former = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield interrupted
+    finally:
+        watchdog.cancel()
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _with_underscores(word: str) -> str:
@@ -181,7 +253,7 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
     for item in sorted(fields(config), key=lambda item: item.default is not MISSING):
         text, required = item.metadata["help"], item.default is MISSING
         if not required and item.default is not None:
-            text += f" (default: {_spelled(item.default)})"
+            text += f" (default: {spelled(item.default)})"
         parser.add_argument(
             f"--{item.name}",
             required=required,
@@ -192,11 +264,6 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
         )
 
 
-def _spelled(default: Any) -> str:
-    """A default as one would type it."""
-    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
 def _value_arguments(kind: Any) -> dict[str, Any]:
     """How argparse parses a value of this type."""
     if isinstance(kind, types.UnionType):  # "X | None"
@@ -205,12 +272,21 @@ def _value_arguments(kind: Any) -> dict[str, Any]:
         return {"type": _parse_bool, "nargs": "?", "const": True, "metavar": "BOOL"}
     if typing.get_origin(kind) is tuple:
         return {"type": int, "nargs": len(typing.get_args(kind)), "metavar": "N", "action": _Tuple}
-    return {"type": kind, "metavar": {Path: "PATH", int: "N", float: "X"}.get(kind)}
+    if kind is Path:
+        return {"type": _parse_path, "metavar": "PATH"}
+    return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind)}
 
 
 class _Tuple(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
         setattr(namespace, self.dest, tuple(values))
+
+
+def _parse_path(word: str) -> Path:
+    """A path; ``~`` is the home folder also where a shell leaves it, as in ``--face=~/a.mp4``."""
+    if not word:
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(word).expanduser() if re.match(r"~(/|$)", word) else Path(word)
 
 
 def _parse_bool(word: str) -> bool:

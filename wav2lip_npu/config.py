@@ -18,6 +18,7 @@ from wav2lip_npu.config_base import (
     NetworkOptions,
     Options,
     option,
+    spelled,
 )
 from wav2lip_npu.errors import UserError
 
@@ -36,6 +37,7 @@ SCENE_CUT_POLICIES = ("keep", "split", "reject")
 OBJECTIVES = ("bce", "contrastive")
 SCHEDULES = ("constant", "cosine")
 EXPORTED_WEIGHTS = ("auto", "ema", "raw")
+MAX_FPS = 240  # of the videos that infer makes of still images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +283,9 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         super().__post_init__()
         self.require_at_least(1, "face_det_batch_size", "wav2lip_batch_size")
         if min(self.pads) < 0:
-            raise UserError(f"--pads {self.pads}: must not be negative")
+            raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
+        if set(self.box) != {-1}:
+            self.require_rectangle("box")
         if self.face_select not in FACE_RULES and not re.fullmatch(
             r"track:[1-9]\d*", self.face_select
         ):
@@ -329,15 +333,15 @@ class InferConfig(LipSyncConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "resize_factor", "fps")
+        self.require_at_least(1, "resize_factor")
+        if not 1 <= self.fps <= MAX_FPS:
+            raise UserError(f"--fps {self.fps}: must be from 1 to {MAX_FPS}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
+        self.require_rectangle("crop")
         if self.jobs is None and (self.face is None or self.audio is None):
             missing = "--face" if self.face is None else "--audio"
             raise UserError(f"{missing}: is required, or --jobs with a list of videos")
-        for path in (self.face, self.audio):
-            if path is not None and path.resolve() == self.outfile.resolve():
-                raise UserError(f"--outfile {self.outfile}: is also an input; choose another name")
         if self.resume and self.jobs is None:
             raise UserError("--resume: has no effect without --jobs")
 

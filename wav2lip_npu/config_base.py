@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,8 @@ NPU, CUDA, CPU = "npu", "cuda", "cpu"
 DEVICE_NAMES = ("auto", NPU, CUDA, CPU)  # auto tries the others in this order
 DEVICE_HELP = f"auto (the first of {NPU}, {CUDA} and {CPU} that works), one of these, or {NPU}:1 …"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+MAX_CARD_INDEX = 127  # torch keeps it in a signed byte
+_INT64_LIMIT = 2**63  # what torch, NumPy and FFmpeg can hold
 
 
 def check_device_name(name: str) -> None:
@@ -22,7 +25,8 @@ def check_device_name(name: str) -> None:
     Raises:
         UserError: anything else.
     """
-    if not re.fullmatch(r"auto|cpu|(npu|cuda)(:\d+)?", name):
+    match = re.fullmatch(r"auto|cpu|(?:npu|cuda)(?::(0|[1-9][0-9]{0,2}))?", name)
+    if match is None or int(match[1] or 0) > MAX_CARD_INDEX:
         choices = ", ".join(DEVICE_NAMES)
         raise UserError(f"--device {name}: choose from {choices}, or one card as in npu:1")
 
@@ -34,7 +38,7 @@ def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all option classes: checks choices when an object is made.
+    """Base of all option classes: checks choices and numbers when an object is made.
 
     Raises:
         UserError: a value is not allowed. Subclasses check their own fields in ``__post_init__``.
@@ -45,6 +49,8 @@ class Options:
             value, choices = getattr(self, item.name), item.metadata["choices"]
             if choices and value not in choices:
                 raise UserError(f"--{item.name} {value}: choose from {', '.join(choices)}")
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_number(item.name, number)
 
     def require_at_least(self, minimum: float, *names: str) -> None:
         """Raise a UserError if one of these fields is set and below ``minimum``."""
@@ -59,6 +65,33 @@ class Options:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name} {value}: must be above 0")
+
+    def require_rectangle(self, name: str) -> None:
+        """Raise a UserError if a field of top, bottom, left and right is none of an image.
+
+        -1 as bottom or right is the far edge.
+        """
+        edges: tuple[int, int, int, int] = getattr(self, name)
+        top, bottom, left, right = edges
+        for near, far in ((top, bottom), (left, right)):
+            if near < 0 or (far <= near and far != -1):
+                raise UserError(
+                    f"--{name} {spelled(edges)}: must be top bottom left right, with "
+                    "top < bottom and left < right"
+                )
+
+
+def spelled(value: Any) -> str:
+    """A value of an option as one would type it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_number(option_name: str, value: object) -> None:
+    """Raise a UserError if it is a number that cannot be computed with."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{option_name} {value}: must be a finite number")
+    if isinstance(value, int) and not -_INT64_LIMIT <= value < _INT64_LIMIT:
+        raise UserError(f"--{option_name} {value}: is too large a number")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +214,118 @@ def test_bad_input_gets_one_line(
     assert reason in errors[0]
     with pytest.raises(UserError):
         cli.main([*words, "--device", "cpu", "--debug"])
+
+
+def test_paths() -> None:
+    common = ("infer", "--checkpoint_path", "~/c", "--face=~/a b.mp4", "--audio")
+    options = parse(*common, "~x.wav")
+    assert options["checkpoint_path"] == Path.home() / "c"
+    assert (options["face"], options["audio"]) == (Path.home() / "a b.mp4", Path("~x.wav"))
+
+
+def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["infer", "--checkpoint_path", "c", "--face", "", "--audio", "a"])
+    assert "argument --face: an empty name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("a\nb\udcff: bad"), 2, r"error: a\nb\udcff: bad"),
+        (
+            TypeError("no\nsense"),
+            1,
+            "error: unexpected error (TypeError: no sense); this is a fault of wav2lip-npu; "
+            "--debug shows the traceback",
+        ),
+        (OSError(28, "No space left on device", "a/b"), 2, "error: a/b: No space left on device"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            2,
+            "error: out of memory; with smaller batches less is needed (--wav2lip_batch_size, "
+            "--face_det_batch_size)",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_any_error_is_one_line(
+    error: BaseException,
+    code: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(config: InferConfig) -> None:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "infer", cli.Command(InferConfig, fail))
+    words = ["infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a"]
+    assert cli.main(words) == code
+    assert capsys.readouterr().err == f"wav2lip-npu: {line}\n"
+    if code in (1, 2):
+        with pytest.raises(type(error)):
+            cli.main([*words, "--debug"])
+
+
+CLOSED_STDERR = """
+import os, sys
+from wav2lip_npu import cli
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, {number})
+sys.exit(cli.main({words}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "code"),
+    [
+        (2, ["infer", "--checkpoint_path", "c", "--face", "no", "--audio", "a"], 2),
+        (1, ["doctor", "--device", "cpu"], 2),
+    ],
+)
+def test_output_that_nobody_reads(number: int, words: list[str], code: int) -> None:
+    script = CLOSED_STDERR.format(number=number, words=words)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from wav2lip_npu import cli
+from wav2lip_npu.config import InferConfig
+
+def wait(config):
+    print("started", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        Path(sys.argv[1]).touch()
+        {after}
+
+cli.COMMANDS["infer"] = cli.Command(InferConfig, wait)
+sys.exit(cli.main(["infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a"]))
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("after", ["pass", "time.sleep(60)", "raise ValueError"])
+def test_an_interrupted_run_cleans_up_and_ends_soon(
+    number: str, after: str, tmp_path: Path
+) -> None:
+    script = INTERRUPTED.format(after=after)
+    words = [sys.executable, "-c", script, str(tmp_path / "cleaned")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "started\n"
+        run.send_signal(getattr(signal, number))
+        start = time.monotonic()
+        assert run.wait(timeout=10) == 130
+        assert time.monotonic() - start < 3
+        assert run.stderr.read() == "wav2lip-npu: interrupted\n"
+    assert (tmp_path / "cleaned").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +17,56 @@ from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import AlignedSound, SoundFile
+from wav2lip_npu.media.audio import SoundFile
+from wav2lip_npu.media.outfile import (
+    CONTAINERS,
+    cannot_be_written,
+    check_outfile,
+    remove_leftovers,
+)
+from wav2lip_npu.media.sound_track import SoundTrack
 from wav2lip_npu.media.video_reader import Frame, VideoInfo
 from wav2lip_npu.runtime.files import partial_path, publish
+from wav2lip_npu.runtime.locks import mark_in_use
 
-_AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
+MAX_SIDE = 16384  # pixels, of x264
+MAX_WRITTEN_FPS = 1000
+MAX_ASPECT = 64  # of a pixel; what is beyond it is a damaged header
+# FFmpeg's numbers of colour matrices, primaries and transfers; others are reserved.
+_RGB, _BT709, _UNSPECIFIED, _SMPTE170M = 0, 1, 2, 6
+_MATRICES = frozenset((1, *range(4, 15)))
+_PRIMARIES = frozenset((1, *range(4, 13), 22))
+_TRANSFERS = frozenset((1, *range(4, 19)))
+_LIMITED, _FULL = 1, 2  # ranges
+# FFmpeg's SWS_BILINEAR, SWS_ACCURATE_RND and SWS_FULL_CHR_H_INP. Without the second, colours are up
+# to five levels darker and tinted.
+_CONVERSION = 0x2 | 0x40000 | 0x4000
+_HD_HEIGHT = 720  # pixels, from which BT.709 is usual
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Colours:
+    """FFmpeg's numbers, as the stream is marked."""
+
+    matrix: int
+    range: int
+    primaries: int
+    transfer: int
+
+
+def _colours(like: VideoInfo | None, height: int, *, is_rgb: bool) -> _Colours:
+    """Those of a video, as far as H.264 in 4:2:0 has them; of RGB, what players expect."""
+    matrix, colour_range = (_RGB, _LIMITED) if like is None else (like.colorspace, like.color_range)
+    if matrix == _RGB or is_rgb:
+        matrix, colour_range = (_BT709 if height >= _HD_HEIGHT else _SMPTE170M), _LIMITED
+    primaries = _UNSPECIFIED if like is None else like.color_primaries
+    transfer = _UNSPECIFIED if like is None else like.color_transfer
+    return _Colours(
+        matrix=matrix if matrix in _MATRICES else _UNSPECIFIED,
+        range=colour_range if colour_range in (_LIMITED, _FULL) else 0,
+        primaries=primaries if primaries in _PRIMARIES else _UNSPECIFIED,
+        transfer=transfer if transfer in _TRANSFERS else _UNSPECIFIED,
+    )
 
 
 class VideoWriter:
@@ -52,22 +98,24 @@ class VideoWriter:
             preset: x264's preset, ``ultrafast`` … ``veryslow``.
 
         Raises:
-            UserError: the suffix names no container, or the folder cannot be written.
+            UserError: that many frames per second cannot be written.
         """
         self.path = path
         self._partial = partial_path(path)
         self._fps = Fraction(fps).limit_denominator(1001)
+        if not 0 < self._fps <= MAX_WRITTEN_FPS:
+            raise UserError(f"{path}: {fps} frames per second cannot be written")
         self._sound = sound
         self._like = like
         self._options = {"crf": str(crf), "preset": preset}
         self._stream: av.VideoStream | None = None
-        self._sound_track: _SoundTrack | None = None
+        self._colours = _colours(like, 0, is_rgb=False)  # until the first frame
+        self._sound_track: SoundTrack | None = None
         self._frames = 0
-        self._converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
+        # One for all frames, as a frame's own is set up anew each time; and one for each kind, as
+        # old releases of PyAV keep the colours of the first conversion.
+        self._image_converter, self._source_converter = VideoReformatter(), VideoReformatter()
         self._files = ExitStack()
-        with self._write_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = self._files.enter_context(av.open(str(self._partial), "w"))
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -75,9 +123,27 @@ class VideoWriter:
         try:
             yield
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise UserError(f"{self.path}: cannot be written ({error})") from error
+            raise cannot_be_written(self.path, error) from error
 
     def __enter__(self) -> VideoWriter:
+        """Open the file.
+
+        Raises:
+            UserError: see ``check_outfile``.
+        """
+        check_outfile(self.path)
+        remove_leftovers(self.path)
+        try:
+            with self._write_errors():
+                # Not by its name: FFmpeg takes some names for addresses, and its errors have no
+                # errno then.
+                file = self._files.enter_context(self._partial.open("wb"))
+                self._files.enter_context(mark_in_use(self._partial))
+                container = av.open(file, "w", format=CONTAINERS[self.path.suffix.lower()])
+                self._container = self._files.enter_context(container)
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def write(
@@ -97,6 +163,16 @@ class VideoWriter:
                 image, 0, height % 2, 0, width % 2, borderType=cv2.BORDER_REPLICATE
             )
         decoded = None if source is None else source.decoded
+        if self._stream is None:
+            is_rgb = decoded is not None and (decoded.format.is_rgb or decoded.format.has_palette)
+            self._colours = _colours(self._like, height, is_rgb=is_rgb)
+            with self._write_errors():
+                self._stream = self._open_streams(*image.shape[:2])
+        elif (self._stream.height, self._stream.width) != image.shape[:2]:
+            raise UserError(
+                f"{self.path}: a frame of {width} × {height} pixels cannot follow those of "
+                f"{self._stream.width} × {self._stream.height}"
+            )
         if decoded is not None and (decoded.height, decoded.width) == image.shape[:2]:
             frame = self._changed_within(decoded, image, changed)
         else:
@@ -104,8 +180,6 @@ class VideoWriter:
         frame.time_base = 1 / self._fps
         frame.pts = self._frames
         with self._write_errors():
-            if self._stream is None:
-                self._stream = self._open_streams(*image.shape[:2])
             self._container.mux(self._stream.encode(frame))
             self._frames += 1
             if self._sound_track is not None:  # side by side, or the muxer would have to hold one
@@ -114,13 +188,15 @@ class VideoWriter:
     def _encodable(self, image: np.ndarray) -> av.VideoFrame:
         """An image in 4:2:0, by the matrix that the decoder used."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
-        if self._like is None:
-            return self._converter.reformat(frame, format="yuv420p")
-        return self._converter.reformat(
+        return self._in_420(frame, self._image_converter)
+
+    def _in_420(self, frame: av.VideoFrame, converter: VideoReformatter) -> av.VideoFrame:
+        return converter.reformat(
             frame,
             format="yuv420p",
-            dst_colorspace=self._like.colorspace,
-            dst_color_range=self._like.color_range,
+            dst_colorspace=self._colours.matrix,
+            dst_color_range=self._colours.range,
+            interpolation=_CONVERSION,
         )
 
     def _changed_within(
@@ -128,7 +204,7 @@ class VideoWriter:
     ) -> av.VideoFrame:
         """The decoded frame with ``box`` taken from the image, in 4:2:0."""
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
-            decoded = decoded.reformat(format="yuv420p")
+            decoded = self._in_420(decoded, self._source_converter)
         # Not the decoder's own frame: the encoder would give it the same frame type (I, P or B).
         planes = decoded.to_ndarray()
         if box is not None:
@@ -149,18 +225,24 @@ class VideoWriter:
         )
 
     def _open_streams(self, height: int, width: int) -> av.VideoStream:
+        if max(height, width) > MAX_SIDE:
+            raise UserError(
+                f"{self.path}: {width} × {height} pixels; H.264 has up to {MAX_SIDE} on a side: "
+                "--resize_factor makes them smaller"
+            )
+        if CONTAINERS[self.path.suffix.lower()] == "avi":
+            self._options["bf"] = "0"  # AVI has no time stamps: frames must be in order of time
         stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.codec_context.time_base = 1 / self._fps
-        if self._like is not None:
-            codec = stream.codec_context
-            codec.colorspace = self._like.colorspace
-            codec.color_range = self._like.color_range
-            codec.color_primaries = self._like.color_primaries
-            codec.color_trc = self._like.color_transfer
-            codec.sample_aspect_ratio = self._like.pixel_aspect
+        codec = stream.codec_context
+        codec.time_base = 1 / self._fps
+        codec.colorspace, codec.color_range = self._colours.matrix, self._colours.range
+        codec.color_primaries, codec.color_trc = self._colours.primaries, self._colours.transfer
+        aspect = Fraction(1) if self._like is None else self._like.pixel_aspect
+        if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
+            codec.sample_aspect_ratio = aspect.limit_denominator(1000)
         if self._sound is not None:
-            self._sound_track = _SoundTrack(self._sound, self._container)
+            self._sound_track = SoundTrack(self._sound, self._container)
         return stream
 
     def __exit__(
@@ -170,59 +252,24 @@ class VideoWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            with self._write_errors(), self._files:
-                if kind is None:
-                    self._flush()
             if kind is None:
                 with self._write_errors():
+                    self._flush()
+                    self._files.close()
                     publish(self._partial, self.path)
         finally:
-            with suppress(OSError):
-                self._partial.unlink(missing_ok=True)
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove the partial file, whatever else fails."""
+        with suppress(OSError):
+            self._partial.unlink(missing_ok=True)
+        with suppress(av.FFmpegError, OSError, ValueError):
+            self._files.close()
 
     def _flush(self) -> None:
         if self._stream is None:
             raise UserError(f"{self.path}: not written, there was no frame")
         self._container.mux(self._stream.encode(None))
         if self._sound_track is not None:
-            self._sound_track.write_until(self._frames / self._fps)
-            self._sound_track.flush()
-
-
-class _SoundTrack:
-    """An AAC stream, encoded step by step."""
-
-    def __init__(self, sound: SoundFile, output: av.container.OutputContainer) -> None:
-        self._sound = sound
-        self._rate = sound.rate if sound.rate in _AAC_RATES else max(_AAC_RATES)
-        self._layout = "mono" if sound.channels == 1 else "stereo"
-        resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
-        self._aligned = AlignedSound(resampler, sound.start)
-        self._waiting = av.AudioFifo()
-        self._written = 0  # samples
-        self._output = output
-        # FFmpeg's documentation recommends it from 64 kbit/s on; it takes a third of the time.
-        coder = {"aac_coder": "fast"}
-        self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout, options=coder)
-
-    def write_until(self, seconds: Fraction) -> None:
-        """Encode the sound before ``seconds`` as far as it is decoded, and nothing after it."""
-        wanted = round(seconds * self._rate) - self._written
-        while self._waiting.samples < wanted:
-            decoded = self._sound.next_decoded()
-            if decoded is None:
-                break
-            block = np.ascontiguousarray(self._aligned.convert(decoded)[0])
-            if block.size:
-                samples = av.AudioFrame.from_ndarray(block, format="fltp", layout=self._layout)
-                samples.sample_rate = self._rate
-                self._waiting.write(samples)
-        frame = self._waiting.read(wanted, partial=True) if wanted > 0 else None
-        if frame is not None:
-            frame.pts, frame.time_base = self._written, Fraction(1, self._rate)
-            self._written += frame.samples
-            self._output.mux(self._stream.encode(frame))
-
-    def flush(self) -> None:
-        """Write what the encoder still holds."""
-        self._output.mux(self._stream.encode(None))
+            self._sound_track.finish(self._frames / self._fps)
