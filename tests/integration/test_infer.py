@@ -1,6 +1,8 @@
 """Inference: length, rate, what is changed and what is not."""
 
 import hashlib
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
-from helpers import rows_heard, tone, write_video
+from helpers import THIN_CLI, rows_heard, tone, write_video
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.constants import SAMPLE_RATE
@@ -96,7 +98,6 @@ def test_the_box_holds_what_the_generator_draws(
     box = (left, top, right, bottom)
     located = (LocatedFrame(frame=Frame(time=0.0, image=image), box=box) for image in source)
     missing_faces = MissingFacePolicy(policy="pass", fps=25)
-    missing_faces.resolve(box)
     sound = [load_audio(speech)]
     ours = [image for _, image in lip_sync.generate(located, sound, 25, missing_faces)]
     assert len(ours) == 25 and len(expected) == 22  # the last is held for as long as there is sound
@@ -247,4 +248,59 @@ def test_too_little_sound_and_boxes_outside_are_explained(
     with pytest.raises(UserError, match="within 256 × 256 pixels"):
         run(tmp_path, generator_file, talker, speech, box=(0, 300, 0, 100))
     with pytest.raises(UserError, match="within 256 × 256 pixels"):
-        run(tmp_path, generator_file, talker, speech, crop=(200, 100, 0, -1))
+        run(tmp_path, generator_file, talker, speech, crop=(200, 300, 0, -1))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.0, 2.0])
+@pytest.mark.parametrize("loop", ["repeat", "cut", "hold", "pingpong"])
+def test_a_video_without_a_face_is_always_an_error(
+    tmp_path: Path, generator_file: Path, seconds: float, loop: str
+) -> None:
+    """However long the sound: it is decided by the frames written, not by how far threads are."""
+    source = write_video(tmp_path / "black.mp4", [np.zeros((64, 64, 3), np.uint8)] * 25)
+    write_wav(tmp_path / "a.wav", tone(seconds))
+    for _ in range(3):
+        with pytest.raises(UserError, match="no face in any of"):
+            run(tmp_path, generator_file, source, tmp_path / "a.wav", loop=loop)
+    assert list((tmp_path / "new folder").iterdir()) == []
+
+
+def test_only_frames_that_are_written_decide(
+    tmp_path: Path, generator_file: Path, face: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those behind the end of the sound are looked at, but do not matter."""
+    black = np.zeros_like(face)
+    write_wav(tmp_path / "a.wav", tone(0.4))
+    late = write_video(tmp_path / "late.mp4", [black] * 12 + [face] * 30)
+    ends = write_video(tmp_path / "ends.mp4", [face] * 10 + [black] * 30)
+    for _ in range(2):
+        with pytest.raises(UserError, match="no face in any of 10 frames"):
+            run(tmp_path, generator_file, late, tmp_path / "a.wav")
+        out = run(tmp_path, generator_file, ends, tmp_path / "a.wav", no_face="error")
+        assert len(pictures(out)) == 10
+    assert "without a face" not in caplog.text
+
+
+def test_jobs(tmp_path: Path, generator_file: Path, talker: Path, speech: Path) -> None:
+    """By the command, with the networks in a process of their own."""
+    (tmp_path / "text.mp4").write_text("no video")
+    lines = [f"{face},{speech},{tmp_path / out}" for face, out in (
+        ("none.mp4", "1.mp4"), (talker, "2.mp4"), (tmp_path / "text.mp4", "3.mp4"),
+        (talker, "4.webm"), (talker, "5.mkv"),
+    )]  # fmt: skip
+    (tmp_path / "jobs.csv").write_text("\n".join(["face,audio,outfile", *lines]))
+    words = [
+        *(sys.executable, str(THIN_CLI), "infer", "--checkpoint_path", str(generator_file)),
+        *("--jobs", str(tmp_path / "jobs.csv"), "--device", "cpu", "--precision", "fp32"),
+        *("--box", "40", "200", "60", "180"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "3 of 5 jobs failed: line 5, " in done.stderr.splitlines()[-1]
+    assert f"{tmp_path / '1.mp4'}: none.mp4: no such file" in done.stderr
+    assert f"{tmp_path / '3.mp4'}: {tmp_path / 'text.mp4'}: cannot be read as media" in done.stderr
+    assert "Traceback" not in done.stderr
+    alone = pictures(run(tmp_path, generator_file, talker, speech, box=(40, 200, 60, 180)))
+    for name in ("2.mp4", "5.mkv"):
+        np.testing.assert_array_equal(pictures(tmp_path / name), alone)
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]

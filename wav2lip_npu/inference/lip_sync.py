@@ -28,6 +28,7 @@ from wav2lip_npu.tracking.detection import max_frames_held, open_detector
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
 QUEUED_FRAMES = 4  # between two stages
+MAX_GENERATOR_BATCH = 1024  # frames; no device gains from more, and small frames are many
 
 _Batch = tuple[list[LocatedFrame], np.ndarray]  # frames, and the faces generated for their boxes
 
@@ -107,8 +108,17 @@ class LipSync:
     ) -> Iterator[LocatedFrame]:
         """Frames and where their face is, see ``locate.locate``."""
         detector = self.detector if self.config.box[0] == -1 else None
-        frames = prefetch(frames, QUEUED_FRAMES)
-        return locate(frames, self.config, detector, missing_faces, cache)
+        return self._locate(frames, detector, missing_faces, cache)
+
+    def _locate(
+        self,
+        frames: Iterator[Frame],
+        detector: face_detection.Detector | None,
+        missing_faces: MissingFacePolicy,
+        cache: DetectionCache | None,
+    ) -> Iterator[LocatedFrame]:
+        with closing(prefetch(frames, QUEUED_FRAMES)) as ahead:
+            yield from locate(ahead, self.config, detector, missing_faces, cache)
 
     @property
     def detector(self) -> face_detection.Detector:
@@ -136,31 +146,30 @@ class LipSync:
             located: frames with their face boxes; without one a frame stays as it is.
             sound: blocks of mono samples at 16 kHz.
             fps: frames per second.
-            missing_faces: is summarized at the end.
+            missing_faces: counts the frames, and is summarized at the end.
             sound_name: how an error names the sound.
 
         Raises:
             UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
-        chunks = iter_mel_chunks(sound, float(fps))
-        pairs = zip(prefetch(located, QUEUED_FRAMES), chunks, strict=False)
+        pairs = _pairs(located, _mel_chunks(sound, float(fps), sound_name))
         # A batch is generated while the one before it is blended.
-        batches = prefetch(self._generated(pairs, sound_name), 1)
+        batches = prefetch(self._generated(pairs), 1)
         with closing(prefetch(self._blended(batches), QUEUED_FRAMES)) as blended:
-            yield from blended
+            for frame, image in blended:
+                missing_faces.count(has_face=frame.has_face)
+                yield frame, image
         missing_faces.summarize()
 
     def _generated(
-        self, pairs: Iterator[tuple[LocatedFrame, np.ndarray]], sound_name: object
+        self, pairs: Generator[tuple[LocatedFrame, np.ndarray], None, None]
     ) -> Iterator[_Batch]:
-        limit = self.config.wav2lip_batch_size
+        limit = min(self.config.wav2lip_batch_size, MAX_GENERATOR_BATCH)
         limit = min(limit, self.device.max_generator_batch or limit)
-        try:
+        with closing(pairs):
             for first in pairs:
                 size = min(limit, max_frames_held(first[0].frame.image))
                 yield self._generate([*islice(chain([first], pairs), size)], pad_to=size)
-        except ValueError as error:  # of ``iter_mel_chunks``
-            raise UserError(f"{sound_name}: {error}") from error
 
     def _generate(self, batch: list[tuple[LocatedFrame, np.ndarray]], *, pad_to: int) -> _Batch:
         crops, chunks = [], []
@@ -173,11 +182,29 @@ class LipSync:
         faces = self._generator.generate(crops, chunks, pad_to=pad_to)
         return [located for located, _ in batch], faces
 
-    def _blended(self, batches: Iterator[_Batch]) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
-        for frames, generated in batches:
-            faces = iter(generated)
-            for located in frames:
-                image = located.frame.image
-                if located.box is not None:
-                    image = blend(self.config.blend, image, next(faces), located.box)
-                yield located, image
+    def _blended(
+        self, batches: Generator[_Batch, None, None]
+    ) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
+        with closing(batches):
+            for frames, generated in batches:
+                faces = iter(generated)
+                for located in frames:
+                    image = located.frame.image
+                    if located.box is not None:
+                        image = blend(self.config.blend, image, next(faces), located.box)
+                    yield located, image
+
+
+def _mel_chunks(sound: Iterable[np.ndarray], fps: float, name: object) -> Iterator[np.ndarray]:
+    try:
+        yield from iter_mel_chunks(sound, fps)
+    except ValueError as error:  # too little sound
+        raise UserError(f"{name}: {error}") from error
+
+
+def _pairs(
+    located: Iterator[LocatedFrame], chunks: Iterator[np.ndarray]
+) -> Generator[tuple[LocatedFrame, np.ndarray], None, None]:
+    """Frames with their mel chunks, until either ends; the stage before ends with this one."""
+    with closing(prefetch(located, QUEUED_FRAMES)) as ahead:
+        yield from zip(ahead, chunks, strict=False)

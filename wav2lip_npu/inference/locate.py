@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +18,7 @@ from wav2lip_npu.tracking.boxes import to_pixels
 from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 from wav2lip_npu.tracking.shots import mark_detection_frames
-from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
+from wav2lip_npu.tracking.smoothing import FaceBox, PixelBox, interpolate_boxes, smooth_boxes
 from wav2lip_npu.tracking.tracker import Identity, TrackedFrame, Tracker, track_faces
 
 MAX_LOGGED = 10  # stretches without a face, or people, that a line of the log names
@@ -33,50 +33,43 @@ class LocatedFrame:
 
     frame: Frame
     box: Box | None
+    has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
 
 
 @dataclass(kw_only=True)
 class MissingFacePolicy:
     """Frames without the face: what is done about them, and which they were.
 
-    ``locate`` asks it for every frame; ``LipSync.generate`` summarizes it at the end.
+    ``locate`` asks it for a box, frames ahead and in another thread. ``LipSync.generate`` counts
+    the frames that are given out: only those are told of, whatever was looked at besides.
     """
 
     policy: str  # one of config.NO_FACE_POLICIES
     fps: Fraction | float
-    missing: list[int] = field(default_factory=list)  # numbers of frames
-    frames: int = 0  # so far
+    missing: list[int] = field(default_factory=list)  # numbers of frames given out
+    frames: int = 0  # given out
     _last_box: Box | None = None
 
     def resolve(self, box: Box | None, *, starts_shot: bool = False) -> Box | None:
-        """The box to use for the next frame; none is held over a shot cut.
+        """The box to use for the next frame; none is held over a shot cut."""
+        if starts_shot or box is not None:
+            self._last_box = box
+        return self._last_box if self.policy == "hold" else box
+
+    def count(self, *, has_face: bool) -> None:
+        """Note a frame that is given out.
 
         Raises:
             UserError: there is no face, and the policy is "error".
         """
         number, self.frames = self.frames, self.frames + 1
-        if starts_shot or box is not None:
-            self._last_box = box
-        if box is not None:
-            return box
+        if has_face:
+            return
         self.missing.append(number)
         if self.policy == "error":
             raise UserError(
                 f"frame {number} ({number / float(self.fps):.2f} s): no face; --no_face pass or "
                 "hold goes on, --box gives the place"
-            )
-        return self._last_box if self.policy == "hold" else None
-
-    def require_a_face(self) -> None:
-        """Stop where no frame has the face.
-
-        Raises:
-            UserError: none of the frames so far has it.
-        """
-        if len(self.missing) == self.frames:
-            raise UserError(
-                f"no face in any of {self.frames} frames, or not the one that is asked for; "
-                "--face_select chooses, --box gives the place"
             )
 
     def summarize(self) -> None:
@@ -85,7 +78,8 @@ class MissingFacePolicy:
         Raises:
             UserError: none had one.
         """
-        self.require_a_face()
+        if len(self.missing) == self.frames:
+            raise no_face(self.frames)
         if self.missing:
             stretches = self.stretches()
             times = ", ".join(f"{first:.2f}–{last:.2f}" for first, last in stretches[:MAX_LOGGED])
@@ -105,6 +99,14 @@ class MissingFacePolicy:
         return [(first / float(self.fps), (last + 1) / float(self.fps)) for first, last in pairs]
 
 
+def no_face(frames: int) -> UserError:
+    """What to say where no frame has the face."""
+    return UserError(
+        f"no face in any of {frames} frames, or not the one that is asked for; "
+        "--face_select chooses, --box gives the place"
+    )
+
+
 def locate(
     frames: Iterator[Frame],
     config: LipSyncConfig,
@@ -118,24 +120,22 @@ def locate(
         frames: in order of time.
         config: the options.
         detector: finds faces; None where ``--box`` gives the place.
-        missing_faces: counts the frames, and decides on those without the face.
+        missing_faces: decides on the frames without the face.
         cache: what is known of these frames already; it learns the rest.
     """
     if detector is None:
         for frame in frames:
             given = rectangle("--box", config.box, frame.image)
-            yield LocatedFrame(frame=frame, box=missing_faces.resolve(given))
+            yield LocatedFrame(frame=frame, box=given)
         return
     batched = BatchedDetector(detector=detector, batch_size=config.face_det_batch_size, cache=cache)
     tracker = Tracker()
     marked = mark_detection_frames(frames, config.detect_every)
     tracked = track_faces(detect_faces(marked, batched), tracker)
-    boxes = (
-        (face, _resolved_box(face, config, missing_faces))
-        for face in interpolate_boxes(_select_face(tracked, config.face_select))
-    )
+    faces = interpolate_boxes(_select_face(tracked, config.face_select))
+    boxes = _in_pixels(faces, config, missing_faces)
     for face, box in smooth_boxes(boxes, "none" if config.nosmooth else config.smooth):
-        yield LocatedFrame(frame=face.item, box=box)
+        yield LocatedFrame(frame=face.item, box=box, has_face=face.box is not None)
     _log_people(tracker, float(missing_faces.fps))
 
 
@@ -155,13 +155,16 @@ def _select_face(frames: Iterator[TrackedFrame], rule: str) -> Iterator[FaceBox[
         )
 
 
-def _resolved_box(
-    face: FaceBox[Frame], config: LipSyncConfig, missing_faces: MissingFacePolicy
-) -> Box | None:
-    """The box in whole pixels with its margins, or what the policy gives if there is none."""
-    height, width = face.item.image.shape[:2]
-    box = None if face.box is None else to_pixels(face.box, (width, height), config.pads)
-    return missing_faces.resolve(box, starts_shot=face.starts_shot)
+def _in_pixels(
+    faces: Iterator[FaceBox[Frame]], config: LipSyncConfig, missing_faces: MissingFacePolicy
+) -> Iterator[PixelBox[Frame]]:
+    """Each with the box in whole pixels with its margins, or what the policy gives without one."""
+    for face in faces:
+        height, width = face.item.image.shape[:2]
+        box = None if face.box is None else to_pixels(face.box, (width, height), config.pads)
+        if box is None:
+            face = replace(face, box=None)
+        yield face, missing_faces.resolve(box, starts_shot=face.starts_shot)
 
 
 def _log_people(tracker: Tracker, fps: float) -> None:

@@ -22,6 +22,8 @@ CONTAINERS = {
 }
 ABANDONED_SECONDS = 3600  # without a change, after which a partial file is nobody's
 
+FileIdentity = tuple[object, ...]
+
 
 def check_outfile(path: Path) -> None:
     """See whether a video can be written here; its folder is made.
@@ -42,6 +44,41 @@ def check_outfile(path: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         raise cannot_be_written(path, error) from error
+
+
+def file_identity(path: Path) -> FileIdentity:
+    """What tells a file from others, by whatever name: links, and other cases, are the same.
+
+    Raises:
+        OSError: neither the file nor its folder is there.
+        ValueError: such a name cannot be.
+    """
+    try:
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    except FileNotFoundError:
+        folder = path.parent.resolve()
+        status = folder.stat()
+        swapped = folder.with_name(folder.name.swapcase())
+        ignores_case = swapped != folder and swapped.exists() and swapped.samefile(folder)
+        name = path.name.casefold() if ignores_case else path.name
+        return status.st_dev, status.st_ino, name
+
+
+def check_files(outfile: Path, inputs: list[Path]) -> None:
+    """See whether a video can be written, and is none of the files that are read.
+
+    Raises:
+        UserError: one of these.
+    """
+    check_outfile(outfile)
+    for path in inputs:
+        try:
+            same = file_identity(path) == file_identity(outfile)
+        except (OSError, ValueError):
+            continue  # what is wrong with an input is told where it is read
+        if same:
+            raise UserError(f"--outfile {outfile}: is also an input ({path}); choose another name")
 
 
 def cannot_be_written(path: Path, error: Exception) -> UserError:

@@ -1,4 +1,4 @@
-"""Lip-sync as a function, jobs, and ONNX."""
+"""Lip-sync as a function, and ONNX."""
 
 import copy
 import re
@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
-from helpers import tone, write_video
+from helpers import tone
 
 from wav2lip_npu import LipSync, cli
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
-from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.models import Generator, blocks
 
 pytestmark = pytest.mark.usefixtures("thin")
@@ -153,61 +152,3 @@ def test_onnx_that_differs_is_not_written(
     assert export(generator_file, tmp_path / "g.pth") == 2
     assert "from torch's; not written" in capsys.readouterr().err
     assert not (tmp_path / "g.onnx").exists()
-
-
-@pytest.fixture
-def files(tmp_path: Path, face: np.ndarray) -> Path:
-    write_video(tmp_path / "a face.mp4", [face] * 10)
-    cv2.imwrite(str(tmp_path / "b.png"), face)
-    write_wav(tmp_path / "s.wav", tone(0.4))
-    return tmp_path
-
-
-def infer(generator: Path, jobs: Path, *words: str) -> int:
-    common = ["--checkpoint_path", str(generator), "--device", "cpu", "--detector", "centerface"]
-    return cli.main(["infer", *common, "--jobs", str(jobs), *words])
-
-
-def test_jobs(
-    generator_file: Path,
-    files: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """One fails, and the others are done."""
-    monkeypatch.chdir(files)
-    jobs = files / "jobs.csv"
-    jobs.write_text("outfile, face, audio\no/1.mp4, a face.mp4, s.wav\no/2.mp4,none.mp4,s.wav\n"
-                    '"o/3.mp4",b.png,s.wav\n')  # fmt: skip
-    assert infer(generator_file, jobs) == 2
-    assert "jobs.csv: 1 of 3 jobs failed: o/2.mp4" in capsys.readouterr().err
-    assert "o/2.mp4: none.mp4: no such file" in caplog.text
-    assert sorted(path.name for path in (files / "o").iterdir()) == ["1.mp4", "3.mp4"]
-    before = (files / "o" / "1.mp4").stat().st_mtime_ns
-    (files / "none.mp4").write_bytes((files / "a face.mp4").read_bytes())
-    with caplog.at_level("INFO"):
-        assert infer(generator_file, jobs, "--resume") == 0
-    assert "1 of 3: o/1.mp4 is there already" in caplog.text
-    assert (files / "o" / "1.mp4").stat().st_mtime_ns == before
-    assert (files / "o" / "2.mp4").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("face,audio\na,b\n", "its first line must be face,audio,outfile"),
-        ("face,audio,outfile\na,b\n", "line 2: three files are wanted"),
-        ("face,audio,outfile\na,b,c\nd,e,./c\n", "written more than once"),
-        ("face,audio,outfile\n", "has no jobs"),
-        (None, "no such file (--jobs)"),
-    ],
-)
-def test_lists_of_jobs_that_are_wrong(
-    text: str | None, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    jobs = tmp_path / "jobs.csv"
-    if text is not None:
-        jobs.write_text(text)
-    assert infer(tmp_path / "any.pth", jobs) == 2
-    assert reason in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Faces in a stream of frames: what the detector is shown, who is chosen, what is remembered."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from helpers import numbered
 
 from wav2lip_npu.config import LipSyncConfig
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.locate import MissingFacePolicy, locate
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection_cache import DetectionCache
@@ -38,9 +38,11 @@ def located(detector: Script, cache: DetectionCache | None = None, **options: ob
     images = (np.full((48, 96, 3), n, np.uint8) for n in range(len(detector.boxes)))
     frames = (Frame(time=n / 25, image=image) for n, image in enumerate(images))
     missing_faces = MissingFacePolicy(policy=config.no_face, fps=25)
-    return [
-        one.box for one in locate(frames, config, detector, missing_faces, cache)
-    ], missing_faces
+    boxes = []
+    for one in locate(frames, config, detector, missing_faces, cache):
+        missing_faces.count(has_face=one.has_face)
+        boxes.append(one.box)
+    return boxes, missing_faces
 
 
 def lefts(boxes: list) -> list[int | None]:
@@ -116,20 +118,87 @@ def test_detections_are_remembered(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+BOXES = np.array([[1, 2, 3, 4, 0.9]], np.float32)
+WHOLE = {"frames": np.array([0]), "counts": np.array([1]), "boxes": BOXES}
+DAMAGED = {
+    "cut": None,
+    "a pickle": {"boxes": np.array([{}], object)},
+    "no boxes": {"boxes": BOXES[:0]},
+    "other shape": {"boxes": BOXES[:, :4]},
+    "other type": {"boxes": BOXES.astype(np.float64)},
+    "NaN": {"boxes": BOXES * np.nan},
+    "fractions": {"frames": np.array([0.5])},
+    "negative counts": {"frames": np.array([0, 1]), "counts": np.array([2, -1])},
+    "more frames": {"frames": np.array([0, 1])},
+    "a table": {"frames": np.array([[0]]), "counts": np.array([[1]])},
+    "no array": {"boxes": np.float32(1)},
+    "missing": {"boxes": None},
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_cache_is_made_anew(
+    case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "video").write_bytes(b"some frames")
     known = DetectionCache(tmp_path, tmp_path / "video")
-    known.put(0, np.zeros((1, 5), np.float32))
+    known.put(0, BOXES)
     known.save()
-    known.path.write_bytes(known.path.read_bytes()[:40])
-    assert DetectionCache(tmp_path, tmp_path / "video").get(0) is None
+    if DAMAGED[case] is None:
+        known.path.write_bytes(known.path.read_bytes()[:40])
+    else:
+        arrays = WHOLE | DAMAGED[case]
+        np.savez(known.path, **{name: x for name, x in arrays.items() if x is not None})
+    again = DetectionCache(tmp_path, tmp_path / "video")
+    assert again.get(0) is None
     assert "faces are detected again" in caplog.text
+    again.put(0, BOXES)
+    again.save()
+    np.testing.assert_array_equal(DetectionCache(tmp_path, tmp_path / "video").get(0), BOXES)
 
 
-def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_cache_that_unpacks_to_gigabytes_is_not_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "video").write_bytes(b"some frames")
+    path = DetectionCache(tmp_path, tmp_path / "video").path
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("boxes.npy", bytes(2**28 + 1))
+    assert DetectionCache(tmp_path, tmp_path / "video").get(0) is None
+    assert "too large" in caplog.text
+
+
+def test_a_cache_that_cannot_be_kept_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(UserError, match="--face_cache"):
-        DetectionCache(tmp_path / "file" / "kept", tmp_path / "file")
+    cache = DetectionCache(tmp_path / "file" / "kept", tmp_path / "file")
+    cache.put(0, BOXES)
+    cache.save()
+    assert cache.get(0) is BOXES
+    assert "detections are not kept" in caplog.text
+    caplog.clear()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    cache = DetectionCache(tmp_path / "kept", tmp_path / "file")
+    cache.put(0, BOXES)
+    cache.save()
+    cache.put(1, BOXES)
+    cache.save()
+    assert caplog.text.count("No space left on device") == 1
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_killed_run_has_saved_its_detections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "video").write_bytes(b"some frames")
+    monkeypatch.setattr("wav2lip_npu.tracking.detection_cache.SAVE_SECONDS", 0.0)
+    DetectionCache(tmp_path, tmp_path / "video").put(7, BOXES)
+    np.testing.assert_array_equal(DetectionCache(tmp_path, tmp_path / "video").get(7), BOXES)
 
 
 def test_a_fixed_box_needs_no_detector() -> None:

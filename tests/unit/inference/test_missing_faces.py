@@ -7,23 +7,40 @@ import pytest
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.locate import MissingFacePolicy
 
+BOX = (1, 2, 3, 4)
+BOXES = [None, BOX, None, None, BOX]
 
-def test_policies_for_frames_without_a_face() -> None:
-    box = (1, 2, 3, 4)
-    boxes = [None, box, None, None, box]
-    passing = MissingFacePolicy(policy="pass", fps=Fraction(25))
-    assert [passing.resolve(b) for b in boxes] == boxes
-    assert passing.missing == [0, 2, 3]
-    holding = MissingFacePolicy(policy="hold", fps=Fraction(25))
-    assert [holding.resolve(b) for b in boxes] == [None, box, box, box, box]
+
+def test_boxes_of_frames_without_a_face() -> None:
+    for policy, expected in (
+        ("pass", BOXES),
+        ("error", BOXES),
+        ("hold", [None, BOX, BOX, BOX, BOX]),
+    ):
+        missing_faces = MissingFacePolicy(policy=policy, fps=Fraction(25))
+        assert [missing_faces.resolve(box) for box in BOXES] == expected
+    missing_faces = MissingFacePolicy(policy="hold", fps=25)
+    assert [missing_faces.resolve(BOX), missing_faces.resolve(None, starts_shot=True)] == [
+        BOX,
+        None,
+    ]
+
+
+def test_frames_given_out_are_counted() -> None:
+    missing_faces = MissingFacePolicy(policy="hold", fps=Fraction(25))
+    for box in BOXES:
+        missing_faces.resolve(box)  # frames ahead are not counted
+    for has_face in (False, True, False):
+        missing_faces.count(has_face=has_face)
+    assert (missing_faces.missing, missing_faces.frames) == ([0, 2], 3)
     strict = MissingFacePolicy(policy="error", fps=Fraction(25))
-    strict.resolve(box)
+    strict.count(has_face=True)
     with pytest.raises(UserError, match=r"frame 1 \(0\.04 s\): no face"):
-        strict.resolve(None)
+        strict.count(has_face=False)
 
 
 def test_a_video_without_any_face_is_an_error() -> None:
     missing_faces = MissingFacePolicy(policy="pass", fps=Fraction(25))
-    missing_faces.resolve(None)
+    missing_faces.count(has_face=False)
     with pytest.raises(UserError, match="no face in any of 1 frames"):
         missing_faces.summarize()

@@ -164,13 +164,15 @@ def test_colours_of_any_source(case: str, rotated: bool, tmp_path: Path) -> None
         error = before.astype(int) - after
         middle = before.shape[1] // 2
         for half in (error[:, : middle - 4], error[:, middle + 4 :]):  # chroma is halved between
-            assert np.abs(half.mean(axis=(0, 1))).max() < 2.5  # 8 bits are rounded twice
+            # 8 bits are rounded twice, and once more where all of it goes through BGR.
+            assert np.abs(half.mean(axis=(0, 1))).max() < (4 if rotated else 2.5)
     with av.open(str(out)) as file:
         frame = next(file.decode(video=0))
         assert (frame.format.name, int(frame.colorspace)) != (frame.format.name, 0)
         assert frame.format.name in ("yuv420p", "yuvj420p")
         if "rgb" in case or case == "png":
-            assert int(frame.colorspace) == (1 if case == "large rgb" else 6)
+            said = not (rotated and case == "raw rgb")  # only its frames tell that they are RGB
+            assert int(frame.colorspace) == (1 if case == "large rgb" else 6 if said else 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 300), (17, 16), (16384, 2)])

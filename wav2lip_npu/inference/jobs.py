@@ -1,0 +1,218 @@
+"""``infer --jobs``: a list of videos, done one by one in a process that may die without harm.
+
+Only that process loads torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wav2lip_npu.config import InferConfig
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.outfile import (
+    FileIdentity,
+    check_files,
+    file_identity,
+    remove_leftovers,
+)
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import read_text
+from wav2lip_npu.runtime.workers import WorkerPool
+
+JOB_COLUMNS = ["face", "audio", "outfile"]
+MAX_NAMED = 20  # failed jobs that the last line names
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A line of the list."""
+
+    line: int
+    face: Path
+    audio: Path
+    outfile: Path
+    second_try: bool = False  # with half of the batch sizes, as memory may have been short
+
+    def options(self, config: InferConfig) -> InferConfig:
+        """The options of ``infer`` for this video alone."""
+        share = 2 if self.second_try else 1
+        return replace(
+            config,
+            face=self.face,
+            audio=self.audio,
+            outfile=self.outfile,
+            jobs=None,
+            resume=False,
+            wav2lip_batch_size=-(-config.wav2lip_batch_size // share),
+            face_det_batch_size=-(-config.face_det_batch_size // share),
+        )
+
+
+class JobWorker:
+    """Does jobs, in a process of its own; the networks stay loaded."""
+
+    def __init__(self, config: InferConfig) -> None:
+        """Load the networks.
+
+        Raises:
+            UserError: they cannot be loaded.
+        """
+        from wav2lip_npu.inference.lip_sync import LipSync
+
+        # tqdm's own lock is one between processes, which a process that is ended leaves behind.
+        tqdm.set_lock(threading.RLock())
+        self._config = config
+        try:
+            self._lip_sync = LipSync.from_config(config)
+            if config.box[0] == -1:
+                log.debug("%s is loaded", self._lip_sync.detector.name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the networks cannot be loaded ({reason(error)})") from error
+
+    def process(self, job: Job) -> None:
+        """Write a video."""
+        from wav2lip_npu.inference.one_video import infer_video
+
+        config = job.options(self._config)
+        self._lip_sync.config = config
+        infer_video(lambda: self._lip_sync, config)
+
+
+def infer_jobs(config: InferConfig) -> None:
+    """Do all jobs of the list, whatever becomes of the others.
+
+    Raises:
+        UserError: the list or the networks cannot be read; or, when the others are done, of those
+            that failed.
+    """
+    assert config.jobs is not None
+    jobs, failed = read_jobs(config)
+    total = len(jobs) + len(failed)
+    for name, fault in failed.items():
+        log.error("%s: %s", name, fault)
+    waiting = deque(jobs)  # in the order in which they are done
+    pool: WorkerPool[Job] = WorkerPool(JobWorker, [(config,)])
+    for job in jobs:
+        pool.submit(job)
+    try:
+        for outcome in pool.outcomes():
+            job, failure = waiting.popleft(), outcome.failure
+            if failure is None:
+                log.info("%s is done, %d to do", job.outfile, len(waiting))
+                continue
+            remove_leftovers(job.outfile)
+            if failure.may_pass and not job.second_try:
+                log.warning("%s: %s; it is tried again at the end", job.outfile, failure.reason)
+                waiting.append(replace(job, second_try=True))
+                pool.submit(waiting[-1])
+            else:
+                log.error("%s: %s", job.outfile, failure.reason)
+                failed[str(job.outfile)] = failure.reason
+    finally:
+        pool.close()
+        if waiting:
+            remove_leftovers(waiting[0].outfile)
+    if failed:
+        names = ", ".join([*failed][:MAX_NAMED]) + (", …" if len(failed) > MAX_NAMED else "")
+        raise UserError(f"{config.jobs}: {len(failed)} of {total} jobs failed: {names}")
+
+
+def read_jobs(config: InferConfig) -> tuple[list[Job], dict[str, str]]:
+    """The jobs of ``--jobs`` that are to be done; their files are relative to the current folder.
+
+    Returns:
+        The jobs, and of each line that is wrong what it is called and why.
+
+    Raises:
+        UserError: no such file, not of these columns, or empty.
+    """
+    assert config.jobs is not None
+    # A line is a record, so that a quote without an end costs one line.
+    lines = [*io.StringIO(read_text(config.jobs), newline=None)]
+    jobs: list[Job] = []
+    faults: dict[str, str] = {}
+    names: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = [field.strip() for field in next(csv.reader([line.rstrip("\n")]), [])]
+            if not any(record):
+                continue
+            if not names:
+                names = _columns(config.jobs, record)
+                continue
+            jobs.append(_job(number, names, record))
+        except (csv.Error, ValueError) as error:
+            faults[f"line {number}"] = str(error)
+    if not names:
+        raise UserError(f"{config.jobs}: its first line must be {','.join(JOB_COLUMNS)}")
+    if not jobs and not faults:
+        raise UserError(f"{config.jobs}: has no jobs")
+    return _usable(jobs, config, faults), faults
+
+
+def _columns(path: Path, record: list[str]) -> list[str]:
+    if sorted(record) != sorted(JOB_COLUMNS):
+        raise UserError(f"{path}: its first line must be {','.join(JOB_COLUMNS)}")
+    return record
+
+
+def _job(line: int, names: list[str], record: list[str]) -> Job:
+    """Raise ValueError where the record has no three files."""
+    if len(record) != len(names) or not all(record):
+        raise ValueError("three files are wanted")
+    files = {name: _path(word) for name, word in zip(names, record, strict=True)}
+    return Job(line=line, face=files["face"], audio=files["audio"], outfile=files["outfile"])
+
+
+def _path(word: str) -> Path:
+    return Path(word).expanduser() if word.startswith("~/") else Path(word)
+
+
+def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> list[Job]:
+    """The jobs that are not done already and whose outfile can be written; else a fault is added.
+
+    No video may be written over an input of any job.
+    """
+    inputs = {path: job.line for job in reversed(jobs) for path in (job.face, job.audio)}
+    inputs_by_identity = _identities(inputs)
+    written: dict[FileIdentity, int] = {}
+    usable = []
+    for job in jobs:
+        if config.resume and job.outfile.exists():
+            log.info("%s is there already", job.outfile)
+            continue
+        try:
+            check_files(job.outfile, [config.checkpoint_path])
+            identity = file_identity(job.outfile)
+            other = inputs_by_identity.get(identity)
+            if other is not None:
+                raise UserError(f"{job.outfile}: is an input of line {other}")
+            if identity in written:
+                raise UserError(f"{job.outfile}: line {written[identity]} writes it already")
+            written[identity] = job.line
+            usable.append(job)
+        except (UserError, OSError) as error:
+            faults[f"line {job.line}"] = reason(error)
+    return usable
+
+
+def _identities(lines: dict[Path, int]) -> dict[FileIdentity, int]:
+    found: dict[FileIdentity, int] = {}
+    for path, line in lines.items():
+        try:
+            found.setdefault(file_identity(path), line)
+        except OSError:
+            continue
+    return found
