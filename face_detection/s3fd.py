@@ -19,6 +19,7 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 STRIDES = (4, 8, 16, 32, 64, 128)  # pixels per cell of the six maps
 ANCHOR_STRIDES = 4  # side of an anchor, in strides
 VARIANCES = (0.1, 0.2)  # scales of the regression of centre and size
+MIN_SIDE = 32  # pixels; of smaller images the network's last maps would be empty
 MIN_SCORE = 0.5
 MAX_OVERLAP = 0.3  # of two faces, see ``nms.suppress``
 MAX_CPU_BATCH_PIXELS = 2**18  # four images of 256 × 256: fits a CPU's caches, a third faster
@@ -68,6 +69,10 @@ class S3FD:
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See ``face_detection.Detector``."""
         batch = np.stack(images)
+        height, width = batch.shape[1:3]
+        if min(height, width) < MIN_SIDE:
+            more = ((0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)))
+            batch = np.pad(batch, ((0, 0), *more, (0, 0)))
         if self.fixed_batches:
             self.largest_batch = max(self.largest_batch, len(images))
             missing = self.largest_batch - len(images)

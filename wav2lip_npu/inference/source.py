@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection import max_frames_held
@@ -34,7 +35,7 @@ class FaceSource:
             self.fps = Fraction(config.fps).limit_denominator(1001)
         else:
             self.info = video_reader.probe(config.face)
-            if config.rotate:
+            if config.rotate and self.info.pixel_aspect:  # 0 is one of a damaged header
                 self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
         self._resize_factor = config.resize_factor
@@ -100,7 +101,11 @@ class FaceSource:
         image = frame.image
         height, width = image.shape[:2]
         if self._resize_factor > 1:
-            image = cv2.resize(image, (width // self._resize_factor, height // self._resize_factor))
+            size = width // self._resize_factor, height // self._resize_factor
+            if not all(size):
+                given = f"--resize_factor {self._resize_factor}"
+                raise UserError(f"{given}: nothing is left of {width} × {height} pixels")
+            image = cv2.resize(image, size)
         if self._rotate:
             image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
         if self._crop != (0, -1, 0, -1):

@@ -168,3 +168,33 @@ assert choose_detector("centerface")[1].name == "centerface.onnx"
 assert not {{"torch", "cv2", "numpy", "wav2lip_npu"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("detector", ["centerface", "s3fd"])
+def test_images_of_any_size(detector: str, s3fd_weights: Path) -> None:
+    network = open_detector(detector, s3fd_weights=s3fd_weights)
+    long = 30_000 if detector == "centerface" else 300
+    for shape in ((1, 1), (2, 2), (16, 16), (1, long), (long, 2), (31, 33)):
+        (found,) = network.detect([np.full((*shape, 3), 90, np.uint8)])
+        assert found.shape[1:] == (5,) and np.isfinite(found).all()
+
+
+def test_small_images_keep_their_boxes(s3fd_weights: Path) -> None:
+    """Padding of S3FD's small images does not move what it finds in others."""
+    image = golden_arrays("s3fd")["images"][0]
+    network = open_detector("s3fd", s3fd_weights=s3fd_weights)
+    (whole,) = network.detect([image])
+    seen = []
+    network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
+    network.detect([image])
+    network.detect([image[:20, :40]])
+    assert seen == [image.shape[:2], (32, 40)]
+    assert len(whole)
+
+
+def test_centerface_keeps_few_networks() -> None:
+    """Each input size has a network of its own; thousands of videos must not fill the memory."""
+    network = open_detector("centerface")
+    for width in range(32, 32 * 12, 32):
+        network.detect([np.zeros((32, width, 3), np.uint8)])
+        assert len(network._networks) <= 4

@@ -1,5 +1,7 @@
 """In which order pictures are shown while there is sound."""
 
+import dataclasses
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from helpers import number_of, numbered, write_video
 
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.tracking import detection
@@ -83,3 +86,24 @@ def test_a_still_is_shown_as_it_is(tmp_path: Path, face: np.ndarray) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), face)
     (frame,) = opened(tmp_path / "a.png").frames()
     np.testing.assert_array_equal(frame.image, face)
+
+
+def test_a_size_of_nothing_is_refused(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(2))
+    with pytest.raises(UserError, match="--resize_factor 1000: nothing is left of 64 × 48 pixels"):
+        next(opened(source, resize_factor=1000).frames())
+    (tiny, _) = opened(source, resize_factor=48).frames()
+    assert tiny.image.shape == (1, 1, 3)
+
+
+def test_a_damaged_shape_of_pixels_is_turned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(2))
+    info = dataclasses.replace(video.probe(source), pixel_aspect=Fraction(0))
+    monkeypatch.setattr(video, "probe", lambda path: info)
+    assert opened(source, rotate=True).info.pixel_aspect == 0
+    monkeypatch.setattr(
+        video, "probe", lambda path: dataclasses.replace(info, pixel_aspect=Fraction(2))
+    )
+    assert opened(source, rotate=True).info.pixel_aspect == Fraction(1, 2)
