@@ -1,8 +1,10 @@
 """Inference: length, rate, what is changed and what is not."""
 
 import hashlib
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -304,3 +306,39 @@ def test_jobs(tmp_path: Path, generator_file: Path, talker: Path, speech: Path) 
     for name in ("2.mp4", "5.mkv"):
         np.testing.assert_array_equal(pictures(tmp_path / name), alone)
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_an_interrupted_run(
+    name: str, tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    """It leaves no half file, and the former one; after a kill the next run tidies up."""
+    write_wav(tmp_path / "long.wav", tone(600.0))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "o.mp4").write_text("former")
+    words = [
+        *(sys.executable, str(THIN_CLI), "infer", "--checkpoint_path", str(generator_file)),
+        *("--face", str(talker), "--audio", str(tmp_path / "long.wav"), "--device", "cpu"),
+        *("--outfile", str(folder / "o.mp4"), "--box", "40", "200", "60", "180"),
+    ]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as run_:
+        deadline = time.monotonic() + 60
+        while not any(file.stat().st_size > 50_000 for file in folder.glob(".o.*")):
+            assert time.monotonic() < deadline and run_.poll() is None
+            time.sleep(0.05)
+        run_.send_signal(getattr(signal, name))
+        start = time.monotonic()
+        code = run_.wait(timeout=20)
+        assert time.monotonic() - start < 3
+        assert "Traceback" not in run_.stderr.read()
+    assert (folder / "o.mp4").read_text() == "former"
+    left = [file.name for file in folder.iterdir()]
+    if name == "SIGKILL":
+        assert len(left) == 2
+        run(tmp_path, generator_file, talker, speech, box=(40, 200, 60, 180),
+            outfile=folder / "o.mp4")  # fmt: skip
+        assert len(pictures(folder / "o.mp4")) == 25
+    else:
+        assert code == 130
+    assert [file.name for file in folder.iterdir()] == ["o.mp4"]

@@ -83,9 +83,12 @@ def check_files(outfile: Path, inputs: list[Path]) -> None:
 
 def cannot_be_written(path: Path, error: Exception) -> UserError:
     """What to say of a failure to write; a path that the error has is named if it is another."""
-    own_path = isinstance(error, OSError) and error.filename in (None, str(path))
-    fault = getattr(error, "strerror", None) if own_path else None
-    return UserError(f"{path}: cannot be written ({fault or reason(error)})")
+    if isinstance(error, OSError) and error.strerror:
+        name = error.filename
+        beside = name is None or Path(os.fsdecode(name)).parent == path.parent
+        if beside:  # the file itself, by its partial name too
+            return UserError(f"{path}: cannot be written ({error.strerror})")
+    return UserError(f"{path}: cannot be written ({reason(error)})")
 
 
 def remove_leftovers(path: Path) -> None:
