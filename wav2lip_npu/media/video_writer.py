@@ -188,12 +188,22 @@ class VideoWriter:
     def _encodable(self, image: np.ndarray) -> av.VideoFrame:
         """An image in 4:2:0, by the matrix that the decoder used."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
-        return self._in_420(frame, self._image_converter)
-
-    def _in_420(self, frame: av.VideoFrame, converter: VideoReformatter) -> av.VideoFrame:
-        return converter.reformat(
+        return self._image_converter.reformat(
             frame,
             format="yuv420p",
+            dst_colorspace=self._colours.matrix,
+            dst_color_range=self._colours.range,
+            interpolation=_CONVERSION,
+        )
+
+    def _in_420(self, decoded: av.VideoFrame) -> av.VideoFrame:
+        """A decoded frame in 4:2:0; old releases of PyAV want to be told the colours of both."""
+        is_rgb = decoded.format.is_rgb or decoded.format.has_palette
+        return self._source_converter.reformat(
+            decoded,
+            format="yuv420p",
+            src_colorspace=None if is_rgb else self._colours.matrix,
+            src_color_range=None if is_rgb else self._colours.range,
             dst_colorspace=self._colours.matrix,
             dst_color_range=self._colours.range,
             interpolation=_CONVERSION,
@@ -204,7 +214,7 @@ class VideoWriter:
     ) -> av.VideoFrame:
         """The decoded frame with ``box`` taken from the image, in 4:2:0."""
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
-            decoded = self._in_420(decoded, self._source_converter)
+            decoded = self._in_420(decoded)
         # Not the decoder's own frame: the encoder would give it the same frame type (I, P or B).
         planes = decoded.to_ndarray()
         if box is not None:
