@@ -342,3 +342,37 @@ def test_an_interrupted_run(
     else:
         assert code == 130
     assert [file.name for file in folder.iterdir()] == ["o.mp4"]
+
+
+@pytest.mark.parametrize("blend", ["paste", "feather", "poisson"])
+def test_frames_and_boxes_of_any_size(
+    tmp_path: Path, generator_file: Path, speech: Path, blend: str
+) -> None:
+    """Of one pixel, and boxes at the edge; outside of the box nothing changes."""
+    grey = tmp_path / "grey.png"
+    for (height, width), box in (
+        ((1, 1), (0, 1, 0, 1)), ((2, 2), (0, 2, 0, 1)), ((16, 16), (15, 16, 15, 16)),
+        ((48, 64), (0, 48, 40, 64)), ((48, 65), (20, 48, 0, 9)), ((8, 4000), (0, 8, 0, 4000)),
+    ):  # fmt: skip
+        cv2.imwrite(str(grey), np.full((height, width), 90, np.uint8))
+        out = run(tmp_path, generator_file, grey, speech, box=box, fps=10, blend=blend, crf=1)
+        shown = pictures(out)
+        assert shown.shape == (10, height + height % 2, width + width % 2, 3)
+        outside = np.ones(shown.shape[1:3], bool)
+        outside[max(0, box[0] - 9) : box[1] + 9, max(0, box[2] - 9) : box[3] + 9] = False
+        assert np.abs(shown[:, outside] - 90).max(initial=0) < 12
+        if max(height, width) < 400:
+            with pytest.raises(UserError, match="no face in any of"):
+                run(tmp_path, generator_file, grey, speech, fps=10)
+    cv2.imwrite(str(grey), np.full((8, 17_000), 90, np.uint8))
+    with pytest.raises(UserError, match=r"17000 × 8 pixels; H\.264 has up to 16384"):
+        run(tmp_path, generator_file, grey, speech, box=(0, 8, 0, 8))
+
+
+def test_the_outfile_is_checked_before_anything_is_read(tmp_path: Path, speech: Path) -> None:
+    for name, fault in (("x.webm", "the suffix"), ("x", "no suffix"), (".", "no suffix")):
+        with pytest.raises(UserError, match=fault):
+            run(tmp_path, tmp_path / "none.pth", speech, speech, outfile=tmp_path / name)
+    (tmp_path / "link.mp4").symlink_to(speech)
+    with pytest.raises(UserError, match="is also an input"):
+        run(tmp_path, tmp_path / "none.pth", speech, speech, outfile=tmp_path / "link.mp4")

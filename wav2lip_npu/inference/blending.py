@@ -10,6 +10,7 @@ import numpy as np
 from face_detection import Box
 
 MIN_BLENDED_SIDE = 8  # pixels; a box with a shorter side is pasted in any case
+MIN_CLONED_SIDE = 3  # pixels of the mask; OpenCV fails with fewer
 # The soft mask, in shares of a box's height and width. Mouth and chin of the generated half are
 # kept, and the seam lies where skin is smooth.
 FADE_IN = (0.45, 0.6)  # from the top: nothing above, all below
@@ -85,7 +86,7 @@ def _cloned(place: np.ndarray, generated: np.ndarray) -> np.ndarray:
     mask[[0, 1, -2, -1]] = 0  # OpenCV needs a margin
     mask[:, [0, 1, -2, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)
-    if not width or not height:
+    if min(width, height) < MIN_CLONED_SIDE:
         return generated
     middle = (x + width // 2, y + height // 2)  # where OpenCV puts the middle of the mask
     return cv2.seamlessClone(generated, np.ascontiguousarray(place), mask, middle, cv2.NORMAL_CLONE)

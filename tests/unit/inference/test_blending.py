@@ -75,3 +75,17 @@ def test_no_edge_is_left_at_the_box(face: np.ndarray) -> None:
 
     assert step(blend("paste", face, generated, BOX)) > 30
     assert step(blend("feather", face, generated, BOX)) < 1
+
+
+@pytest.mark.parametrize("how", ["paste", "feather", "poisson"])
+def test_boxes_of_any_size(how: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    face = np.zeros((96, 96, 3), np.uint8)
+    for height in (1, 2, 7, 8, 9, 10, 40):
+        for width in (1, 2, 7, 8, 9, 10, 40):
+            blended = blend(how, image, face, (5, 5, 5 + width, 5 + height))
+            changed = np.abs(blended.astype(int) - image).max(axis=2)
+            # Poisson blending takes gradients, and this face has none.
+            assert how == "poisson" or changed[5 : 5 + height, 5 : 5 + width].any()
+            changed[5 : 5 + height, 5 : 5 + width] = 0
+            assert not changed.any()
