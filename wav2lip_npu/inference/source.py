@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +16,8 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection import max_frames_held
+
+log = logging.getLogger(__name__)
 
 
 class FaceSource:
@@ -35,6 +38,8 @@ class FaceSource:
             self.fps = Fraction(config.fps).limit_denominator(1001)
         else:
             self.info = video_reader.probe(config.face)
+            for warning in self.info.warnings:
+                log.warning("%s: %s", config.face, warning)
             if config.rotate and self.info.pixel_aspect:  # 0 is one of a damaged header
                 self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
@@ -88,8 +93,9 @@ class FaceSource:
         assert self.info is not None
         # From a second before, as time stamps of decoders and containers may differ a little.
         since = self.info.start + start / float(self.fps) - 1.0
+        can_seek = since > self.info.start and not self.info.is_counted
         frames = video_reader.at_rate(
-            video_reader.read_frames(self.path, since=since if since > self.info.start else None),
+            video_reader.read_frames(self.path, since=since if can_seek else None),
             self.fps,
             origin=self.info.start,
             first=start,

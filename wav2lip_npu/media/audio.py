@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import wave
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import av
 import av.container
 import numpy as np
 import soxr
-from av.stream import Disposition
 
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.container import audio_stream, decode_video, media_errors, open_media
+from wav2lip_npu.media.container import (
+    audio_stream,
+    decode,
+    find_video_stream,
+    open_media,
+)
+from wav2lip_npu.media.timestamps import MAX_GAP_SECONDS, RESET_SECONDS, Timing, first_frames
 
 _SAMPLE_BYTES = 2  # of a WAV file
+MIN_GAP_SECONDS = 0.04  # a video frame; time stamps of sound that is whole differ by less
+
+log = logging.getLogger(__name__)
 
 
 def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
-    """Decode the first audio stream of any media file.
+    """Decode the audio stream of any media file that players take.
 
     Args:
         path: the file.
@@ -36,11 +47,13 @@ def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
     Raises:
         UserError: no such file, not media, no audio stream, or no samples in it.
     """
-    path, converter = Path(path), MonoConverter(start)
+    path = Path(path)
+    converter = MonoConverter(start, path)
     blocks: list[np.ndarray] = []
     with open_media(path) as container:
-        for frame in container.decode(audio_stream(container, path)):
-            blocks.append(converter.convert(frame))
+        for frame in decode(container, [audio_stream(container, path)], path):
+            if isinstance(frame, av.AudioFrame):
+                blocks.append(converter.convert(frame))
     blocks.append(converter.flush())
     if not sum(map(len, blocks)):
         raise no_sound(path)
@@ -65,29 +78,25 @@ class SoundFile:
         self._stream = audio_stream(container, path)
         self.rate: int = self._stream.rate  # Hz
         self.channels: int = self._stream.channels
+        video = find_video_stream(container)
         streams: list[av.AudioStream | av.VideoStream] = [self._stream]
-        video = next(iter(container.streams.video), None)
-        if video is not None and not video.disposition & Disposition.attached_pic:
+        if video is not None:
             streams.append(video)
-        self._packets = container.demux(streams)
-        self._early: list[av.Packet] = []  # of sound, before the first frame of the video
+        self._decoded_frames = decode(container, streams, path)
+        # What was decoded with the first frames of the video.
+        self._early: list[av.VideoFrame | av.AudioFrame] = []
         # Seconds of the file's clock that are time 0: the first frame of a video, so that sound and
         # picture share their zero. None: the first sample.
-        self.start = self._first_frame_time() if len(streams) > 1 else None
+        self.start = None if video is None else self._first_frame_time(video)
         self.announced_seconds = self._announced_seconds(container.duration)
-        self._frames = self._decode()
+        self._frames = self._sound_frames()
         self._decoded: deque[av.AudioFrame] = deque()  # that ``next_decoded`` has not given yet
         self._lock = threading.Lock()  # of decoding
         self._networks_read = False
 
-    def _first_frame_time(self) -> float | None:
-        for packet in self._packets:
-            if packet.stream.type == "audio":
-                self._early.append(packet)
-                continue
-            for frame in decode_video(packet):
-                return float(frame.time or 0.0)
-        return None
+    def _first_frame_time(self, video: av.VideoStream) -> float | None:
+        first, self._early = first_frames(self._decoded_frames)
+        return Timing.of(video, first).start if first else None
 
     def _announced_seconds(self, container_duration: int | None) -> float | None:
         """How long the sound is by the file's header, or None; it may be wrong."""
@@ -95,13 +104,10 @@ class SoundFile:
             return float(self._stream.duration * self._stream.time_base)
         return container_duration / av.time_base if container_duration else None
 
-    def _decode(self) -> Iterator[av.AudioFrame]:
-        with media_errors(self.path):
-            while self._early:
-                yield from self._early.pop(0).decode()  # type: ignore[misc]
-            for packet in self._packets:
-                if packet.stream.type == "audio":
-                    yield from packet.decode()  # type: ignore[misc]
+    def _sound_frames(self) -> Iterator[av.AudioFrame]:
+        for frame in chain(self._early, self._decoded_frames):
+            if isinstance(frame, av.AudioFrame):
+                yield frame
 
     def mono_blocks(self) -> Iterator[np.ndarray]:
         """The sound from ``start`` on, block by block: float32 (n,) mono at 16 kHz.
@@ -109,7 +115,7 @@ class SoundFile:
         Raises:
             UserError: the sound cannot be decoded, or there is none.
         """
-        converter = MonoConverter(self.start)
+        converter = MonoConverter(self.start, self.path)
         empty, self._networks_read = True, True
         try:
             while (frame := self._next_frame(keep=True)) is not None:
@@ -152,61 +158,144 @@ def open_sound(path: Path) -> Iterator[SoundFile]:
         yield SoundFile(container, path)
 
 
-class AlignedSound:
-    """Decoded frames of sound as float32 blocks, from a moment on."""
+class Resampler(Protocol):
+    """Makes frames of one kind of those that a decoder gives, as ``av.AudioResampler`` does."""
 
-    def __init__(self, resampler: av.AudioResampler, start: float | None) -> None:
+    def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """The frames that this one completes."""
+        ...
+
+
+class PackedResampler:
+    """Frames of any kind as packed float32, of their own rate and channels, which may change.
+
+    Packed, as PyAV crashes with planar frames of eight channels or more.
+    """
+
+    def __init__(self) -> None:
+        self._kind: tuple[object, ...] = ()  # of the frames so far
+        self._resampler = av.AudioResampler(format="flt")
+
+    def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        """See ``Resampler``."""
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            self._resampler, self._kind = av.AudioResampler(format="flt"), kind
+        return self._resampler.resample(frame)
+
+
+class AlignedSound:
+    """Decoded frames of sound as float32 blocks, from a moment on.
+
+    By their time stamps: where packets are missing there is silence, so that what follows stays
+    in its place.
+    """
+
+    def __init__(self, resampler: Resampler, start: float | None, path: Path) -> None:
         """Prepare for the frames of one stream.
 
         Args:
-            resampler: makes planar floats of them, whatever the codec gives.
+            resampler: makes floats of them, whatever the codec gives.
             start: the moment, in seconds of the file's clock; silence fills up what is missing
                 before the first sample. None: the first sample, whatever the clock says.
+            path: the file, for warnings.
         """
         self._resampler = resampler
         self._start = start
+        self._path = path
         self._skip: int | None = None  # samples still to leave out
+        self._due: float | None = None  # seconds of the file's clock at which the next frame is due
+        self._finite = True  # whether all samples have been numbers
 
     def convert(self, source: av.AudioFrame) -> tuple[np.ndarray, int]:
         """The samples of the next frame, (channels, n), and their rate in Hz."""
+        gap = self._gap_before(source)
         frames = self._resampler.resample(source)
         rate = frames[0].sample_rate if frames else source.sample_rate
-        blocks = [frame.to_ndarray() for frame in frames]
+        blocks = [_samples(frame) for frame in frames]
         samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
+        samples = self._finite_only(samples)
         if self._skip is None and blocks:
             seconds = 0.0 if self._start is None else self._start - float(source.time or 0.0)
+            if abs(seconds) > MAX_GAP_SECONDS:
+                log.warning("%s: sound and picture have other clocks: both from 0 s", self._path)
+                seconds = 0.0
             self._skip = round(seconds * rate)
-            if self._skip < 0:
-                samples = np.pad(samples, ((0, 0), (-self._skip, 0)))
+            gap -= min(0.0, seconds)
+        if gap:
+            samples = np.pad(samples, ((0, 0), (round(gap * rate), 0)))
         left_out = min(max(self._skip or 0, 0), samples.shape[1])
         self._skip = self._skip and self._skip - left_out
         return samples[:, left_out:], rate
+
+    def _gap_before(self, source: av.AudioFrame) -> float:
+        """Seconds of silence that belong before a frame."""
+        time = None if source.time is None else float(source.time)
+        due, length = self._due, source.samples / source.sample_rate
+        if time is None or due is None:
+            self._due = None if time is None else time + length
+            return 0.0
+        gap = time - due
+        if MIN_GAP_SECONDS <= gap <= MAX_GAP_SECONDS:
+            log.warning("%s: %.2f s of sound are missing at %.2f s: silence", self._path, gap, due)
+            self._due = time + length
+            return gap
+        if abs(gap) > MAX_GAP_SECONDS or gap < -RESET_SECONDS:  # a clock that was set anew
+            self._due = time + length
+        else:
+            self._due = due + length
+        return 0.0
+
+    def _finite_only(self, samples: np.ndarray) -> np.ndarray:
+        finite = np.isfinite(samples)
+        if finite.all():
+            return samples
+        if self._finite:
+            self._finite = False
+            log.warning("%s: some samples are no numbers: silence", self._path)
+        return np.where(finite, samples, np.float32(0))
+
+
+def _samples(frame: av.AudioFrame) -> np.ndarray:
+    """The samples of a frame of floats, (channels, n)."""
+    samples: np.ndarray = frame.to_ndarray()
+    if frame.format.is_packed:
+        samples = np.ascontiguousarray(samples.reshape(frame.samples, -1).T)
+    return samples
 
 
 class MonoConverter:
     """Decoded frames of sound as 16 kHz mono samples, from a moment on."""
 
-    def __init__(self, start: float | None) -> None:
+    def __init__(self, start: float | None, path: Path) -> None:
         """See ``AlignedSound``."""
-        self._aligned = AlignedSound(av.AudioResampler(format="fltp"), start)
+        self._aligned = AlignedSound(PackedResampler(), start, path)
         self._resampler: soxr.ResampleStream | None = None
+        self._rate = SAMPLE_RATE  # of the frames so far
 
     def convert(self, frame: av.AudioFrame) -> np.ndarray:
         """The samples that the next frame completes, float32 (n,)."""
         channels, rate = self._aligned.convert(frame)
         # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
         block = channels.mean(axis=0)
-        if rate == SAMPLE_RATE or not len(block):
+        if not len(block):
             return block
-        if self._resampler is None:
-            self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        return self._resampler.resample_chunk(block)
+        before = np.zeros(0, np.float32)
+        if rate != self._rate:
+            before, self._rate = self.flush(), rate
+            if rate != SAMPLE_RATE:
+                self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block)
+        return np.concatenate([before, block]) if len(before) else block
 
     def flush(self) -> np.ndarray:
         """The samples that are left when there are no more frames."""
         if self._resampler is None:
             return np.zeros(0, np.float32)
-        return self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        self._resampler = None
+        return rest
 
 
 class WavWriter:

@@ -1,7 +1,9 @@
-"""Opening media files with PyAV, and the errors that users see when that fails."""
+"""Opening and decoding media files with PyAV, and the errors that users see when that fails."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +11,19 @@ from typing import TypeVar
 
 import av
 import av.container
+from av.stream import Disposition
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.failures import reason
 
-Stream = TypeVar("Stream")
+MAX_PIXELS = 2**27  # of a frame: 134 million; damaged headers tell of more
+# Files that make FFmpeg open others: playlists, lists of parts, descriptions of network streams.
+_PLAYLIST = re.compile(rb"\s*(\xef\xbb\xbf)?(#EXTM3U|ffconcat|v=0\r?\n|<\?xml[^<]*<MPD|<MPD)")
+_PLAYLIST_BYTES = 512  # in which it shows
+
+Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
+
+log = logging.getLogger(__name__)
 
 # PyAV's logging stays off, which is its default: with a level set, a decoder's thread that logs
 # waits for the interpreter, which may be waiting for that thread to end.
@@ -20,51 +31,136 @@ Stream = TypeVar("Stream")
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Every failure of FFmpeg inside becomes a UserError that names the file."""
+    """Every failure of PyAV inside becomes a UserError that names the file.
+
+    Only calls of PyAV belong inside: it raises many kinds of exceptions.
+    """
     try:
         yield
+    except UserError:
+        raise
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be read as media ({error.strerror})") from error
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read as media ({reason(error)})") from error
 
 
 @contextmanager
 def open_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a file for reading; every failure of FFmpeg inside becomes a UserError."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, a media file is wanted")
-    with media_errors(path), av.open(str(path)) as container:
+    """Open a file for reading.
+
+    Raises:
+        UserError: it is missing, no regular file, or no media.
+    """
+    _require_media_file(path)
+    with media_errors(path):
+        # With "file:" no name is taken for an address, and with "none" none for a pattern.
+        options = {"protocol_whitelist": "file", "pattern_type": "none"}
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+    with container:
         yield container
 
 
+def _require_media_file(path: Path) -> None:
+    """Refuse what must not be opened, or would wait forever.
+
+    Raises:
+        UserError: what it is.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, a media file is wanted")
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        if not path.is_file():
+            raise UserError(f"{path}: is no regular file")
+        with path.open("rb") as file:
+            head = file.read(_PLAYLIST_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    if not head:
+        raise UserError(f"{path}: is empty")
+    if _PLAYLIST.match(head):
+        raise UserError(f"{path}: is a playlist; name the media file itself")
+
+
 def audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
-    """The first audio stream.
+    """The audio stream that players take.
 
     Raises:
         UserError: there is none.
     """
-    return _first(container.streams.audio, f"{path}: has no audio stream")
+    stream = _default(container, container.streams.audio)
+    if stream is None:
+        raise UserError(f"{path}: has no audio stream")
+    return stream
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The first video stream.
+    """The video stream that players take; no cover art of a sound file.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its frames are too large.
     """
-    return _first(container.streams.video, f"{path}: has no video stream")
+    stream = find_video_stream(container)
+    if stream is None:
+        raise UserError(f"{path}: has no video stream")
+    codec = stream.codec_context
+    if codec.width * codec.height > MAX_PIXELS:
+        raise UserError(f"{path}: frames of {codec.width} × {codec.height} pixels are too large")
+    codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes
+    return stream
 
 
-def _first(streams: Sequence[Stream], fault: str) -> Stream:
-    if not streams:
-        raise UserError(fault)
-    return streams[0]
+def find_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The video stream that players take, if there is one."""
+    return _default(container, container.streams.video)
 
 
-def decode_video(packet: av.Packet) -> list[av.VideoFrame]:
-    """The frames of a video packet; none of one that is damaged or broken off."""
+def _default(container: av.container.InputContainer, streams: Sequence[Stream]) -> Stream | None:
+    """The stream that FFmpeg takes, of those that can be decoded and are no cover art."""
+    usable = [
+        stream
+        for stream in streams
+        if stream.codec_context is not None and not stream.disposition & Disposition.attached_pic
+    ]
+    if not usable:
+        return None
+    best = container.streams.best(usable[0].type)
+    return next((stream for stream in usable if best is not None and stream is best), usable[0])
+
+
+def decode(
+    container: av.container.InputContainer,
+    streams: Sequence[av.AudioStream | av.VideoStream],
+    path: Path,
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """The frames of some streams, in the order in which they are stored.
+
+    What is damaged, or broken off, is left out.
+
+    Raises:
+        UserError: the file cannot be read, as a disk failed.
+    """
+    packets = container.demux(streams)
+    while True:
+        with media_errors(path):
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.InvalidDataError:
+                log.warning("%s: damaged, read up to there", path)
+                return
+            frames = decode_packet(packet)
+        yield from frames
+
+
+def decode_packet(packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
+    """The frames of a packet; none of one that cannot be decoded."""
     try:
-        return packet.decode()
-    except av.error.InvalidDataError:
+        return packet.decode()  # type: ignore[return-value]
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError):
         return []

@@ -69,7 +69,7 @@ class SoundTrack:
         self._rate = sound.rate if sound.rate in _AAC_RATES else max(_AAC_RATES)
         self._layout = "mono" if sound.channels == 1 else "stereo"
         self._resampler = _Resampler(self._layout, self._rate)
-        self._aligned = AlignedSound(self._resampler, sound.start)  # type: ignore[arg-type]
+        self._aligned = AlignedSound(self._resampler, sound.start, sound.path)
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output

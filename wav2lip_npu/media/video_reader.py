@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -18,7 +19,16 @@ from av.video.reformatter import VideoReformatter
 from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import MonoConverter, WavWriter
-from wav2lip_npu.media.container import audio_stream, decode_video, open_media, video_stream
+from wav2lip_npu.media.container import (
+    audio_stream,
+    decode,
+    find_video_stream,
+    media_errors,
+    open_media,
+    video_stream,
+)
+from wav2lip_npu.media.timestamps import FrameClock, Timing, first_frames, nominal_rate
+from wav2lip_npu.runtime.failures import reason
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -27,8 +37,8 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
     )
 )
-USUAL_FPS = Fraction(25)
-MAX_FPS = 240  # files of varying rate may name the ticks of their clock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +64,8 @@ class VideoInfo:
     color_primaries: int  # FFmpeg's number; 2 not said
     color_transfer: int  # FFmpeg's number; 2 not said, 16 and 18 are HDR's
     pixel_aspect: Fraction  # width of a pixel by its height, upright
+    is_counted: bool = False  # frames have no usable time stamps and are counted
+    warnings: tuple[str, ...] = ()  # what a user should know of the file
 
 
 class VideoFile:
@@ -81,17 +93,16 @@ class VideoFile:
             self.audio_rate, self.audio_channels = sound.rate, sound.channels
             streams.append(sound)
         if since is not None and stream.time_base is not None:
-            container.seek(int(since / stream.time_base), stream=stream)
-        self._decoded = _decode(container.demux(streams))
-        self._early_sound: list[av.AudioFrame] = []  # decoded before the first frame
-        for decoded in self._decoded:
-            if isinstance(decoded, av.VideoFrame):
-                break
-            self._early_sound.append(decoded)
-        else:
+            with media_errors(path):
+                container.seek(int(since / stream.time_base), stream=stream)
+        self._path = path
+        self._decoded = decode(container, streams, path)
+        first, self._early = first_frames(self._decoded)
+        if not first:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
-        self._first = decoded
-        self.info = _describe(stream, decoded)
+        self._size = (first[0].width, first[0].height)  # to which others are scaled
+        self._timing = Timing.of(stream, first)
+        self.info = _describe(stream, first[0], self._timing)
 
     def frames(self, wav: WavWriter | None = None) -> Iterator[Frame]:
         """All frames, once.
@@ -99,15 +110,25 @@ class VideoFile:
         Args:
             wav: takes the sound, from the first frame on.
         """
-        sound = MonoConverter(self.info.start)
+        sound = MonoConverter(self.info.start, self._path)
+        clock = FrameClock(self._timing, self._path)
         converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
-        for decoded in chain(self._early_sound, [self._first], self._decoded):
+        scaled = False
+        for decoded in self._all_decoded():
             if isinstance(decoded, av.VideoFrame):
-                yield _upright(decoded, converter)
+                if (decoded.width, decoded.height) != self._size and not scaled:
+                    scaled = True
+                    log.warning("%s: frames of other sizes are scaled to the first", self._path)
+                yield _upright(decoded, clock.time(decoded), self._size, converter)
             elif wav is not None:
                 wav.write(sound.convert(decoded))
         if wav is not None:
             wav.write(sound.flush())
+
+    def _all_decoded(self) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        while self._early:  # one by one, as they take memory
+            yield self._early.pop(0)
+        yield from self._decoded
 
 
 @contextmanager
@@ -141,57 +162,71 @@ def probe(path: Path) -> VideoInfo:
 
 
 def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
-    """Decode the first video stream.
+    """Decode the video stream that players take.
 
     Args:
         path: the file.
-        since: seconds of the file's clock; frames come from some moment before it on.
+        since: seconds of the file's clock; frames come from some moment before it on, or from the
+            first one.
 
     Raises:
         UserError: as ``open_video``.
     """
-    with open_video(path, since=since) as video:
-        if since is None or video.info.start <= since:
-            yield from video.frames()
-            return
-    yield from read_frames(path)  # its index is wrong, or missing
+    with ExitStack() as files:
+        video = None
+        if since is not None:
+            with suppress(UserError):
+                video = files.enter_context(open_video(path, since=since))
+        if video is None or video.info.is_counted or (since or 0.0) < video.info.start:
+            video = files.enter_context(open_video(path))  # the index is wrong, or missing
+        yield from video.frames()
 
 
-def _decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    for packet in packets:
-        if packet.stream.type == "video":
-            yield from decode_video(packet)
-        else:
-            yield from packet.decode()
-
-
-def _describe(stream: av.VideoStream, first: av.VideoFrame) -> VideoInfo:
+def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> VideoInfo:
     rotation, codec = _rotation(first), stream.codec_context
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     length, unit = stream.duration, stream.time_base
-    announced = (stream.guessed_rate, stream.average_rate, USUAL_FPS)
-    rate = next(rate for rate in announced if rate is not None and 1 <= rate <= MAX_FPS)
+    rate = nominal_rate(stream)
+    warnings = []
+    if _has_alpha(stream, first):
+        warnings.append("its transparency is left out")
+    if timing.is_counted:
+        warnings.append(
+            f"its frames have no usable times: they count as {float(rate):.5g} a second"
+        )
     return VideoInfo(
-        fps=Fraction(rate),
-        mean_fps=Fraction(stream.average_rate or rate),
+        fps=rate,
+        mean_fps=rate if timing.is_counted else Fraction(stream.average_rate or rate),
         rotation=rotation,
-        start=float(first.time or 0.0),
+        start=timing.start,
         seconds=float(length * unit) if length is not None and unit is not None else None,
         colorspace=int(first.colorspace),
         color_range=int(first.color_range),
         color_primaries=int(codec.color_primaries),
         color_transfer=int(codec.color_trc),
         pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
+        is_counted=timing.is_counted,
+        warnings=tuple(warnings),
     )
 
 
-def _upright(decoded: av.VideoFrame, converter: VideoReformatter) -> Frame:
-    image: np.ndarray = converter.reformat(decoded, format="bgr24").to_ndarray()
+def _has_alpha(stream: av.VideoStream, first: av.VideoFrame) -> bool:
+    """Whether a video has transparency; VP8 and VP9 keep it beside the frames."""
+    beside = stream.metadata.get("alpha_mode") == "1"
+    return beside or any(component.is_alpha for component in first.format.components)
+
+
+def _upright(
+    decoded: av.VideoFrame, time: float, size: tuple[int, int], converter: VideoReformatter
+) -> Frame:
+    """A frame as BGR, of a size (width, height) before it is turned."""
+    width, height = size
+    is_scaled = (decoded.width, decoded.height) != size
+    image: np.ndarray = converter.reformat(decoded, width, height, "bgr24").to_ndarray()
     rotation = _rotation(decoded)
     if rotation:
         image = np.ascontiguousarray(np.rot90(image, rotation // 90))
-    time = float(decoded.time or 0.0)
-    return Frame(time=time, image=image, decoded=None if rotation else decoded)
+    return Frame(time=time, image=image, decoded=None if rotation or is_scaled else decoded)
 
 
 def _rotation(decoded: av.VideoFrame) -> int:
@@ -200,17 +235,22 @@ def _rotation(decoded: av.VideoFrame) -> int:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's content, not its name, is a still image.
+    """Whether a file is a still image by its content: one frame, and no sound.
 
     Raises:
         UserError: no such file, or no media file at all.
     """
     with open_media(path) as container:
-        return _holds_image(container)
+        return _holds_image(container, path)
 
 
-def _holds_image(container: av.container.InputContainer) -> bool:
-    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+def _holds_image(container: av.container.InputContainer, path: Path) -> bool:
+    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+        return True
+    stream = find_video_stream(container)
+    if stream is None or container.streams.audio:
+        return False
+    return len([*islice(decode(container, [stream], path), 2)]) == 1
 
 
 def is_video_by_name(path: Path) -> bool | None:
@@ -228,7 +268,8 @@ def is_video(path: Path) -> bool:
         return by_name
     try:
         with open_media(path) as container:
-            return bool(container.streams.video) and not _holds_image(container)
+            has_video = find_video_stream(container) is not None
+            return has_video and not _holds_image(container, path)
     except UserError:
         return False
 
@@ -239,12 +280,15 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: no such file, or not an image.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    # By way of bytes: OpenCV's own reader cannot open some names on some systems.
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{path}: not an image that can be read")
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        # By way of bytes: OpenCV's own reader cannot open some names on some systems.
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    except (OSError, cv2.error) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    if image is None:  # a kind that FFmpeg knows, and OpenCV perhaps not
+        with open_video(path) as video:
+            image = next(video.frames()).image
     return image
 
 

@@ -326,7 +326,7 @@ def _with_measures(report: ClipReport, cutout: Cutout, samples: int) -> ClipRepo
 
 def _file_warnings(source: Path, info: VideoInfo) -> list[str]:
     """What a user should know of a video that is used."""
-    warnings = []
+    warnings = [*info.warnings]
     if source.suffix.lower() not in VIDEO_SUFFIXES:
         warnings.append(f"{source.name}: no video by its suffix, but by its content")
     if abs(info.mean_fps / info.fps - 1) > VARYING_RATE:
