@@ -93,7 +93,7 @@ class FaceSource:
         assert self.info is not None
         # From a second before, as time stamps of decoders and containers may differ a little.
         since = self.info.start + start / float(self.fps) - 1.0
-        can_seek = since > self.info.start and not self.info.is_counted
+        can_seek = since > self.info.start and self.info.is_seekable
         frames = video_reader.at_rate(
             video_reader.read_frames(self.path, since=since if can_seek else None),
             self.fps,

@@ -77,7 +77,7 @@ def _require_media_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(_PLAYLIST_BYTES)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not head:
         raise UserError(f"{path}: is empty")
     if _PLAYLIST.match(head):

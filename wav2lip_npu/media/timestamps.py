@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ USUAL_FPS = Fraction(25)
 MAX_FPS = 240  # files of varying rate may name the ticks of their clock
 JUDGED_FRAMES = 8  # at the start of a stream, by whose times it is judged
 JUDGED_BYTES = 2**26  # that these may take in memory; of 4K fewer frames are judged
-MAX_FAULTS = 1  # times that do not rise, among so many frames: those of one damaged place
+MAX_FAULTS = 1  # time stamps that do not rise, among so many frames: those of one damaged place
 RESET_SECONDS = 1.0  # times that fall by more belong to a clock that was set anew
 MAX_GAP_SECONDS = 600.0  # without a frame, unless the file is longer; more is a clock set anew
 
@@ -35,27 +36,41 @@ class Timing:
     start: float  # seconds of the file's clock at its first frame
     step: float  # seconds from frame to frame where they are counted
     is_counted: bool  # its time stamps are missing, or do not rise
+    is_avi: bool  # its time stamps tell when packets are decoded, not when frames are shown
+    shift: float  # seconds to add to its time stamps
     max_gap: float  # seconds that may pass without a frame
 
     @classmethod
     def of(cls, stream: av.VideoStream, first: Sequence[av.VideoFrame]) -> Timing:
-        """Judge a stream by its first frames, in display order.
+        """Judge a stream by its first frames, in display order; there is one at least.
 
-        Raw streams have no times. AVI has those of decoding, which do not rise in display order
-        where frames depend on later ones (B-frames).
+        Raw streams have no time stamps. Those of AVI rise in the order of decoding, and begin later
+        than the first frame is shown where frames depend on later ones (B-frames).
         """
-        times = [frame.time for frame in first]
-        known = [float(time) for time in times if time is not None]
-        faults = len(times) - len(known) + sum(b <= a for a, b in zip(known, known[1:]))  # noqa: B905, RUF007
-        counted = faults > MAX_FAULTS or not known or (len(times) < 4 and faults > 0)
+        is_avi = stream.container.format.name == "avi"
         unit, length = stream.time_base or Fraction(0), stream.duration
         header_start = float((stream.start_time or 0) * unit)
+        stamps = [_stamp(frame, is_avi=is_avi) for frame in first]
+        known = [stamp for stamp in stamps if stamp is not None]
+        falls = sum(later <= earlier for earlier, later in pairwise(known))
+        faults = len(stamps) - len(known) + falls
+        is_counted = not known or faults > min(MAX_FAULTS, max(0, len(first) - 2))
+        start = header_start if is_counted or is_avi else known[0]
         return cls(
-            start=header_start if counted else known[0],
+            start=start,
             step=float(1 / nominal_rate(stream)),
-            is_counted=counted,
+            is_counted=is_counted,
+            is_avi=is_avi,
+            shift=start - known[0] if known else 0.0,
             max_gap=max(MAX_GAP_SECONDS, float((length or 0) * unit)),
         )
+
+
+def _stamp(frame: av.VideoFrame, *, is_avi: bool) -> float | None:
+    """The time stamp of a frame in seconds, if it has one."""
+    ticks = frame.dts if is_avi else frame.pts
+    unit = frame.time_base
+    return None if ticks is None or unit is None else float(ticks * unit)
 
 
 class FrameClock:
@@ -66,34 +81,29 @@ class FrameClock:
         self._path = path
         self._is_counted = timing.is_counted
         self._last = timing.start - timing.step
-        self._offset = 0.0  # seconds to add, since the clock was set anew
-        self._faults: deque[bool] = deque([False] * JUDGED_FRAMES, JUDGED_FRAMES)
+        self._offset = timing.shift  # seconds to add; more when the clock has been set anew
+        self._falls: deque[bool] = deque(maxlen=JUDGED_FRAMES)
 
     def time(self, frame: av.VideoFrame) -> float:
         """The time of the next frame, in seconds of the file's clock."""
-        self._last = self._next(None if frame.time is None else float(frame.time))
+        self._last = self._next(_stamp(frame, is_avi=self._timing.is_avi))
         return self._last
 
     def _next(self, stamp: float | None) -> float:
         counted = self._last + self._timing.step
-        if self._is_counted:
+        if stamp is None or self._is_counted:
             return counted
-        fault = stamp is None
-        if stamp is not None:
-            ahead = stamp + self._offset - self._last
-            if ahead < -RESET_SECONDS or ahead > self._timing.max_gap:
-                log.warning("%s: its clock is set anew at %.2f s", self._path, counted)
-                self._offset += counted - (stamp + self._offset)
-                return counted
-            fault = ahead <= 0
-            if not fault:
-                counted = self._last + ahead
-        self._faults.append(fault)
-        if sum(self._faults) > MAX_FAULTS:
-            log.warning("%s: frames are counted from %.2f s on: no times", self._path, counted)
+        ahead = stamp + self._offset - self._last
+        if ahead < -RESET_SECONDS or ahead > self._timing.max_gap:
+            log.warning("%s: its clock is set anew at %.2f s", self._path, counted)
+            self._offset += counted - (stamp + self._offset)
+            return counted
+        self._falls.append(ahead <= 0)
+        if sum(self._falls) > MAX_FAULTS:
+            log.warning("%s: time stamps fall: counted from %.2f s on", self._path, counted)
             self._is_counted = True
-        # One damaged time: the next ones rise again.
-        return min(counted, self._last + self._timing.step / 2) if fault else counted
+        # One that falls may be damaged; the next ones rise again.
+        return self._last + (ahead if ahead > 0 else self._timing.step / 2)
 
 
 def first_frames(

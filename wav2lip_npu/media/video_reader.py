@@ -64,7 +64,7 @@ class VideoInfo:
     color_primaries: int  # FFmpeg's number; 2 not said
     color_transfer: int  # FFmpeg's number; 2 not said, 16 and 18 are HDR's
     pixel_aspect: Fraction  # width of a pixel by its height, upright
-    is_counted: bool = False  # frames have no usable time stamps and are counted
+    is_seekable: bool = True  # the time stamps after a seek can be used
     warnings: tuple[str, ...] = ()  # what a user should know of the file
 
 
@@ -177,9 +177,14 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
         if since is not None:
             with suppress(UserError):
                 video = files.enter_context(open_video(path, since=since))
-        if video is None or video.info.is_counted or (since or 0.0) < video.info.start:
+        if video is None or (since is not None and not _reaches(video.info, since)):
             video = files.enter_context(open_video(path))  # the index is wrong, or missing
         yield from video.frames()
+
+
+def _reaches(info: VideoInfo, since: float) -> bool:
+    """Whether a walk that was opened at a moment begins before it."""
+    return info.is_seekable and info.start <= since
 
 
 def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> VideoInfo:
@@ -205,7 +210,7 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
         color_primaries=int(codec.color_primaries),
         color_transfer=int(codec.color_trc),
         pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
-        is_counted=timing.is_counted,
+        is_seekable=not timing.is_counted and not timing.is_avi,
         warnings=tuple(warnings),
     )
 

@@ -199,10 +199,10 @@ def test_bad_files_are_named(tmp_path: Path, speech: Path) -> None:
         (probe, tmp_path / "absent.mp4", "no such file"),
         (probe, tmp_path, "is a folder"),
         (probe, text, "cannot be read as media"),
-        (probe, empty, "cannot be read as media"),
+        (probe, empty, "is empty"),
         (probe, speech, "no video stream"),
         (load_audio, silent, "no audio stream"),
-        (read_image, text, "not an image"),
+        (read_image, text, "cannot be read as media"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
             call(path)
