@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import PARTIAL_PATTERN, atomic_write
+from wav2lip_npu.weight_files import WeightFileError, read_content
 
 OUR_KEY = "wav2lip_npu"
 SAFETENSORS = ".safetensors"  # of weights alone
@@ -31,12 +30,18 @@ _PARTIAL_NAME = re.compile(
     rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
 )
 
+UNKNOWN = "weights of an unknown network"
+MAX_NESTING = 3  # of containers in which weights are looked for
+MAX_COUNT = 10**12  # steps; more is no number of steps
+_COUNTER = ".num_batches_tracked"
+
 # A parameter that only this network has → the network's name.
 _NETWORKS = {
     "face_encoder.0.conv_block.0.weight": "lip-sync expert",
     "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
     "binary_pred.0.weight": "visual quality discriminator",
     "conv3_3_norm.weight": "S3FD face detector",
+    "stylegan_decoder.constant_input.weight": "face restoration network GFPGAN",
 }
 
 
@@ -61,6 +66,18 @@ class Checkpoint:
             raise UserError(f"{self.path}: has no moving average of its weights (train --ema)")
         return replace(self, state_dict=self.extra["ema"])
 
+    def for_inference(self, weights: str = "auto") -> Checkpoint:
+        """The same with the weights that inference and export use.
+
+        Args:
+            weights: one of ``config.EXPORTED_WEIGHTS``; auto: the moving average if there is one.
+
+        Raises:
+            UserError: the moving average is asked for, and there is none.
+        """
+        take_average = weights == "ema" or (weights == "auto" and "ema" in self.extra)
+        return self.averaged() if take_average else self
+
 
 def file_name(step: int) -> str:
     """The original's name for the checkpoint of a step."""
@@ -69,58 +86,140 @@ def file_name(step: int) -> str:
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the highest step in a folder, or None."""
+    return next(iter(newest_first(folder)), None)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, by falling steps."""
     found = [path for path in folder.glob("checkpoint_step*.pth") if _NAME.fullmatch(path.name)]
-    return max(found, key=lambda path: (len(path.name), path.name), default=None)
+    return sorted(found, key=lambda path: (len(path.name), path.name), reverse=True)
 
 
-def read(path: Path) -> Checkpoint:
-    """Read a checkpoint without running any code that it may carry.
+def read(path: Path, network: nn.Module | None = None) -> Checkpoint:
+    """Read a checkpoint, or weights alone, without running any code that the file may carry.
+
+    Known are checkpoints of ours and of the original, state dicts alone or in a container of any
+    names, TorchScript archives, and safetensors.
+
+    Args:
+        path: the file.
+        network: whose weights are wanted; needed for files that hold several networks.
 
     Raises:
-        UserError: no such file, or not a checkpoint of this format.
+        WeightFileError: no such file, or none with weights; the message says what it is.
+        UserError: it holds several networks, and not one of the kind that is wanted.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file (checkpoint)")
-    with path.open("rb") as file:
-        if file.read(64).lstrip()[:1] == b"<":
-            raise UserError(f"{path}: is a web page, not a checkpoint; download the file itself")
-    if path.suffix == SAFETENSORS:
-        return _read_safetensors(path)
-    try:
-        # With a memory map the optimizer's moments are read only if they are used. Files from
-        # before torch 1.6 are no archives and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # torch raises a dozen kinds for a file that is no checkpoint
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
-    if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
-        raise UserError(f"{path}: not a checkpoint of Wav2Lip, it has no state_dict")
-    return Checkpoint(
-        path=path,
-        state_dict={k.removeprefix("module."): v for k, v in content["state_dict"].items()},
-        optimizer=content.get("optimizer"),
-        global_step=int(content.get("global_step") or 0),
-        global_epoch=int(content.get("global_epoch") or 0),
-        extra=dict(content.get(OUR_KEY) or {}),
-    )
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    content = read_content(path)
+    if not isinstance(content, Mapping):
+        raise WeightFileError(f"{path}: holds a {type(content).__name__}, not weights of a network")
+    found = [*_networks(content)]
+    if not found:
+        raise WeightFileError(f"{path}: holds no weights of a network")
+    wanted = None if network is None else _identify(network.state_dict())
+    weights, averages = _choose(path, found, wanted)
+    ours = content.get(OUR_KEY)
+    extra = {str(key): value for key, value in ours.items()} if isinstance(ours, Mapping) else {}
+    extra.pop("ema", None)
+    if averages is not None:
+        extra["ema"] = averages
+    optimizer, metadata = content.get("optimizer"), content.get("metadata")
+    about = metadata if isinstance(metadata, Mapping) else {}
     return Checkpoint(
         path=path,
         state_dict=weights,
-        optimizer=None,
-        global_step=int(about.get("step", 0)),
-        global_epoch=0,
-        extra={},
+        optimizer=dict(optimizer) if isinstance(optimizer, Mapping) else None,
+        global_step=count(content.get("global_step", about.get("step"))),
+        global_epoch=count(content.get("global_epoch")),
+        extra=extra,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Weights of a network somewhere in a file."""
+
+    network: str  # as in ``_NETWORKS``
+    place: str  # the keys that lead there
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the keys say so: "ema", "state_dict_ema", "params_ema", "netG_EMA"."""
+        return re.search(r"(?<![a-z])ema(?![a-z])", self.place.lower()) is not None
+
+
+def _networks(content: Mapping[Any, Any], place: str = "", depth: int = 0) -> Iterator[_Found]:
+    """The networks of a nested mapping; one of an unknown kind only if there is no other."""
+    known = [*_known_networks(content, place, depth)]
+    yield from known
+    if known or depth:
+        return
+    weights = content.get("state_dict", content)
+    if isinstance(weights, Mapping):
+        tensors = _tensors(weights)
+        if tensors:
+            yield _Found(network=UNKNOWN, place="", weights=tensors)
+
+
+def _known_networks(content: Mapping[Any, Any], place: str, depth: int) -> Iterator[_Found]:
+    tensors = _tensors(content)
+    for signature, network in _NETWORKS.items():
+        for name in tensors:
+            # Before the names may stand "module." (DataParallel), "_orig_mod." (torch.compile) …
+            if name == signature or name.endswith(f".{signature}"):
+                start = len(name) - len(signature)
+                weights = {
+                    key[start:]: value
+                    for key, value in tensors.items()
+                    if key.startswith(name[:start])
+                }
+                yield _Found(network=network, place=f"{place}{name[:start]}", weights=weights)
+    for key, value in content.items():
+        if isinstance(value, Mapping) and key != "optimizer" and depth < MAX_NESTING:
+            yield from _known_networks(value, f"{place}{key}.", depth + 1)
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    return {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+
+
+def _choose(
+    path: Path, found: list[_Found], wanted: str | None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
+    """The weights and, if there are any beside them, their moving average.
+
+    Raises:
+        UserError: they are not the only ones of their kind.
+    """
+    kinds = {one.network for one in found}
+    if wanted is None or wanted not in kinds:
+        if len(kinds) > 1:
+            raise UserError(f"{path}: holds several networks: {', '.join(sorted(kinds))}")
+        (wanted,) = kinds
+    of_kind = [one for one in found if one.network == wanted]
+    plain = [one for one in of_kind if not one.averaged] or of_kind
+    averaged = [one for one in of_kind if one.averaged and one not in plain]
+    original = [one for one in plain if one.place.startswith("state_dict.")]
+    plain = original if len(original) == 1 else plain
+    ours = [one for one in averaged if one.place.startswith(f"{OUR_KEY}.ema.")]
+    averaged = ours or averaged
+    if len(plain) > 1 or len(averaged) > 1:
+        places = ", ".join(one.place.rstrip(".") for one in (*plain, *averaged))
+        raise UserError(f"{path}: holds the {wanted} several times ({places}); keep one of them")
+    return plain[0].weights, averaged[0].weights if averaged else None
+
+
+def count(value: Any) -> int:
+    """A number of steps from a file that may hold anything; 0 if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return 0
+    return int(number) if 0 <= number <= MAX_COUNT else 0
 
 
 def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
@@ -129,33 +228,93 @@ def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
     A network on torch's device "meta", which has shapes only, takes the tensors themselves.
 
     Raises:
-        UserError: the checkpoint holds another network, which is named.
+        UserError: the checkpoint holds another network, which is named, or values that are not
+            finite.
     """
-    wanted, found = _identify(network.state_dict()), _identify(checkpoint.state_dict)
+    weights = fitting_weights(network, checkpoint)
+    shapes_only = next(network.parameters()).is_meta
+    network.load_state_dict(weights, assign=shapes_only)
+
+
+def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """A checkpoint's weights in the data types of a network.
+
+    Raises:
+        UserError: as ``load_network``; WeightFileError if they are not finite.
+    """
+    path, own, given = checkpoint.path, network.state_dict(), checkpoint.state_dict
+    wanted, found = _identify(own), _identify(given)
     if found != wanted:
-        raise UserError(f"{checkpoint.path}: holds the {found}, the {wanted} is wanted here")
-    try:
-        shapes_only = next(network.parameters()).is_meta
-        network.load_state_dict(checkpoint.state_dict, assign=shapes_only)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{checkpoint.path}: does not fit the {wanted} ({reason})") from error
+        raise UserError(f"{path}: holds the {found}, the {wanted} is wanted here")
+    # Torch before 0.4.1 did not count batches.
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in own if name.endswith(_COUNTER)}
+    given = {**counters, **given}
+    if misfit := _misfit(own, given):
+        raise UserError(f"{path}: does not fit the {wanted}: {misfit}")
+    weights = {name: given[name].to(value.dtype) for name, value in own.items()}
+    # A sum is a hundred times faster than looking at each number, and is finite if all are.
+    spoilt = [name for name, value in weights.items() if not value.sum().isfinite()]
+    spoilt = [name for name in spoilt if not weights[name].isfinite().all()]
+    if spoilt:
+        raise WeightFileError(
+            f"{path}: {len(spoilt)} of its {len(weights)} tensors are not finite, as {spoilt[0]}: "
+            "a training that failed, or a damaged file; take an earlier one"
+        )
+    return weights
+
+
+def _misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:
+    """What keeps weights from a network, if anything does."""
+    for name in own.keys() & given.keys():
+        value, wanted = given[name], own[name]
+        if value.shape != wanted.shape:
+            return f"{name} is {_size(value)}, {_size(wanted)} is wanted; it is another version"
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+        if not plain or (wanted.is_floating_point() and not value.is_floating_point()):
+            return f"{name} is of type {value.dtype} ({value.layout}); plain floats are wanted"
+    for names, what in ((own.keys() - given.keys(), "lacks"), (given.keys() - own.keys(), "adds")):
+        if names:
+            return f"it {what} {len(names)} tensors, as {min(names)}; it is another version"
+    return None
+
+
+def _size(value: torch.Tensor) -> str:
+    return " × ".join(map(str, value.shape)) or "a number"
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Take up an optimizer's moments, if the checkpoint has them; its settings stay ours.
 
     Raises:
-        UserError: they are not those of this network.
+        UserError: they are not those of this network; the optimizer is as it was.
     """
-    if checkpoint.optimizer is None:
+    state = (checkpoint.optimizer or {}).get("state")
+    if not state:
         return
-    ours = optimizer.state_dict()["param_groups"]
-    try:
-        optimizer.load_state_dict({"state": checkpoint.optimizer["state"], "param_groups": ours})
-        _match_strides(optimizer)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoint.path}: its optimizer does not fit ({error})") from error
+    groups = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(number, int)
+        and 0 <= number < len(parameters)
+        and _are_moments(moments, parameters[number])
+        for number, moments in state.items()
+    ):
+        raise UserError(f"{checkpoint.path}: its optimizer's moments do not fit the network")
+    optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+    _match_strides(optimizer)
+
+
+def _are_moments(moments: Any, parameter: torch.Tensor) -> bool:
+    """Whether this is Adam's state of a parameter."""
+    if not isinstance(moments, Mapping) or moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+        return False
+    steps, *averages = (moments[name] for name in ("step", "exp_avg", "exp_avg_sq"))
+    return count(steps) > 0 and all(
+        isinstance(value, torch.Tensor)
+        and value.shape == parameter.shape
+        and value.is_floating_point()
+        for value in averages
+    )
 
 
 def _match_strides(optimizer: torch.optim.Optimizer) -> None:
@@ -170,7 +329,7 @@ def _identify(state_dict: Mapping[str, Any]) -> str:
     for name, network in _NETWORKS.items():
         if name in state_dict:
             return network
-    return "weights of an unknown network"
+    return UNKNOWN
 
 
 def save(

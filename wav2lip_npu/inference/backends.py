@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from wav2lip_npu.models.inputs import generator_faces, to_float
 from wav2lip_npu.runtime.device import Device
 
 ONNX = ".onnx"
+
+log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -69,7 +72,8 @@ def open_generator(path: Path, backend: str, device: Device) -> GeneratorRunner:
 
     Args:
         path: a checkpoint, or a file of ``export``.
-        backend: one of ``config.BACKENDS``.
+        backend: one of ``config.BACKENDS``. Torch takes the averaged weights of a checkpoint that
+            has them, as ``export`` does.
         device: where it runs, and its arithmetic.
 
     Raises:
@@ -82,7 +86,11 @@ def open_generator(path: Path, backend: str, device: Device) -> GeneratorRunner:
         return GeneratorRunner(OnnxBackend(path, device), device)
     with torch.device("meta"):  # no random weights, which the file's would replace
         generator = Generator()
-    checkpoint.load_network(generator, checkpoint.read(path))
+    found = checkpoint.read(path, generator)
+    chosen = found.for_inference()
+    if chosen is not found:
+        log.info("%s: averaged weights of step %d", path, found.global_step)
+    checkpoint.load_network(generator, chosen)
     return GeneratorRunner(TorchBackend(generator.float(), device), device)
 
 

@@ -230,7 +230,7 @@ class GeneratorTask(Task):
         super().__init__(config, device, world)
         self.generator = self.add("", Generator(), betas=self.betas)
         self.syncnet = SyncNet()
-        loaded = checkpoint.read(config.syncnet_checkpoint_path)
+        loaded = checkpoint.read(config.syncnet_checkpoint_path, self.syncnet)
         checkpoint.load_network(self.syncnet, loaded.averaged() if config.syncnet_ema else loaded)
         device.prepare(self.syncnet).requires_grad_(False).train(config.expert_mode == "train")
         self.sync_weight = 0.0
