@@ -1,0 +1,135 @@
+"""Run cases: ``PYTHONPATH=. python -m fuzz --seed 7 --cases 1000``, in the folder ``tests``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuzz import cases, inputs, zygote
+from fuzz.cases import OUTCOMES, UNEXPLAINED, Case, Result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run cases and print what came of them; 1 if one is unexplained."""
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument("--seed", type=int, help="of the cases (default: another each time)")
+    parser.add_argument("--cases", type=int, default=1000, help="how many")
+    parser.add_argument("--kind", action="append", default=[], help="of file, for these alone")
+    parser.add_argument("--number", type=int, action="append", help="these cases alone")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time")
+    parser.add_argument(
+        "--folder", type=Path, help="where files are kept (default: a temporary one)"
+    )
+    options = parser.parse_args(arguments)
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    zygote.prepare()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
+        results = run_all(
+            seed, options.cases, kinds=options.kind, numbers=options.number, jobs=options.jobs,
+            seconds=options.seconds, folder=options.folder or Path(temporary),
+        )  # fmt: skip
+    return report(seed, results)
+
+
+def run_all(
+    seed: int,
+    wanted: int,
+    *,
+    kinds: Sequence[str],
+    numbers: Sequence[int] | None,
+    jobs: int,
+    seconds: float,
+    folder: Path,
+) -> list[Result]:
+    """Run cases in forked processes, ``jobs`` at a time."""
+    base = folder / "base" / "files"
+    if not base.is_dir():
+        base.parent.mkdir(parents=True)
+        started = time.monotonic()
+        ending = zygote.run(
+            lambda: inputs.make(base) or 0, base.parent, zygote.Limits(seconds=600), name="base",
+            confine=False,
+        )  # fmt: skip
+        if ending.code != 0:
+            sys.exit(f"the good files cannot be made:\n{(folder / 'baseerr').read_text()}")
+        print(f"good files made in {time.monotonic() - started:.0f} s", flush=True)
+    if numbers:
+        every = cases.cases(seed, (), max(numbers) + 1)
+        todo = [every[number] for number in numbers]
+    else:
+        todo = cases.cases(seed, kinds, wanted)
+    todo, running, results = todo[::-1], {}, []
+    while todo or running:
+        while todo and len(running) < jobs:
+            case = todo.pop()
+            place = folder / f"{seed}-{case.number}"
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            running[_start(case, base, place, seconds)] = case, place
+        pid, status = os.wait()
+        case, place = running.pop(pid)
+        if (place / "result").is_file():
+            result = cases.read(place / "result")
+        else:
+            result = cases.Result(
+                number=case.number, kind=case.scenario.kind, title=case.title,
+                outcome=cases.UNEXPLAINED, seconds=0.0,
+                problems=[f"the judge failed ({os.waitstatus_to_exitcode(status)})"],
+                last_line=_last_line(place / "judgeerr"),
+            )  # fmt: skip
+        results.append(result)
+        if result.outcome == cases.UNEXPLAINED:
+            print(f"{describe(seed, result)}", flush=True)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    return results
+
+
+def _start(case: Case, base: Path, place: Path, seconds: float) -> int:
+    def judged() -> int:
+        cases.write(cases.run(case, base, place / "run", seconds), place / "result")
+        return 0
+
+    (place / "here").mkdir()
+    return zygote.fork(judged, place / "here", None, name="judge", confine=False)
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").rstrip().splitlines() if path.is_file() else []
+    return lines[-1] if lines else ""
+
+
+def describe(seed: int, result: Result) -> str:
+    """An unexplained case, and how to run it again."""
+    return (
+        f"{result.title}: {'; '.join(result.problems)}\n    {result.last_line}\n"
+        f"    python -m fuzz --seed {seed} --number {result.number}"
+    )
+
+
+def report(seed: int, results: list[Result]) -> int:
+    """Print the table; returns the exit code."""
+    counts = Counter((result.kind, result.outcome) for result in results)
+    kinds = sorted({result.kind for result in results})
+    print("\n" + "".join(f"{title:>14}" for title in ("kind", *OUTCOMES, "all")))
+    for kind in kinds:
+        row = [counts[kind, outcome] for outcome in OUTCOMES]
+        print(f"{kind:>14}" + "".join(f"{n:>14}" for n in (*row, sum(row))))
+    row = [sum(counts[kind, outcome] for kind in kinds) for outcome in OUTCOMES]
+    print(f"{'all':>14}" + "".join(f"{n:>14}" for n in (*row, sum(row))))
+    slowest = max(results, key=lambda result: result.seconds)
+    print(f"\nslowest: {slowest.seconds} s, {slowest.title}; seed {seed}")
+    return 1 if any(result.outcome == UNEXPLAINED for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""A case: by (seed, number) a scenario and a mutation; it is run, and judged, in a process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+from fuzz import inputs, judge, scenarios, zygote
+from fuzz.mutations import ANY_FILE, ODD_NAMES, Expected, Mutation, make_writable
+from fuzz.scenarios import Rule, Scenario
+from fuzz.specials import SPECIAL
+from wav2lip_npu import cli
+
+# Outcomes of a case.
+USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED = (
+    "used", "used, warned", "left out", "refused", "unexplained",
+)  # fmt: skip
+OUTCOMES = (USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is run."""
+
+    seed: int
+    number: int
+    scenario: Scenario
+    mutation: Mutation
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.scenario.kind} / {self.scenario.command} / {self.mutation.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came of a case."""
+
+    number: int
+    kind: str
+    title: str
+    outcome: str
+    problems: list[str]
+    seconds: float
+    last_line: str  # of standard error
+
+
+def cases(seed: int, kinds: Sequence[str], wanted: int) -> list[Case]:
+    """The first cases of these kinds (none: all), kind by kind in turn.
+
+    Each scenario meets each of its mutations before one comes again, with other random numbers.
+    """
+    by_kind: dict[str, list[tuple[Scenario, Mutation]]] = {}
+    for scenario in scenarios.ALL:
+        for mutation in mutations_of(scenario):
+            by_kind.setdefault(scenario.kind, []).append((scenario, mutation))
+    for kind, pairs in by_kind.items():
+        Random(f"{seed} {kind}").shuffle(pairs)
+    names, found = sorted(by_kind), []
+    total = max(wanted, sum(map(len, by_kind.values()))) * len(names)
+    for number in range(total):
+        kind = names[number % len(names)]
+        pairs = by_kind[kind]
+        scenario, mutation = pairs[number // len(names) % len(pairs)]
+        if not kinds or kind in kinds:
+            found.append(Case(seed=seed, number=number, scenario=scenario, mutation=mutation))
+        if len(found) == wanted:
+            break
+    return found
+
+
+def mutations_of(scenario: Scenario) -> list[Mutation]:
+    """All that may happen to the file of a scenario."""
+    named = ODD_NAMES if scenario.renamed else ()
+    return [*ANY_FILE, *named, *SPECIAL.get(scenario.kind, ())]
+
+
+def run(case: Case, base: Path, folder: Path, seconds: float) -> Result:
+    """Make the files of a case in a new folder, run its command in a child, and judge."""
+    root = folder / "case"
+    root.mkdir(parents=True)
+    scenario, random = case.scenario, Random(f"{case.seed} {case.number}")
+    inputs.bring(base, root, scenario.base)
+    for name in scenario.removed:
+        (root / name).unlink()
+    (target,) = sorted(root.glob(scenario.target))
+    target = case.mutation.apply(target, random) or target
+    words = scenario.words(target.relative_to(root).as_posix())
+    before = judge.snapshot(root)
+    (folder / "command").write_text(json.dumps([*words]))
+    peak = zygote.resident_bytes()
+    ending = zygote.run(lambda: command_line(words), root, zygote.Limits(seconds=seconds))
+    make_writable(root)
+    output, errors, warnings = (
+        (folder / f"std{end}").read_text(errors="replace")
+        if (folder / f"std{end}").is_file() else ""
+        for end in ("out", "err", "warnings")
+    )  # fmt: skip
+    problems = judge.ending_problems(ending, output, errors, peak, scenario.codes)
+    problems += judge.disk_problems(before, judge.snapshot(root), scenario.outputs)
+    named = _is_named(target.relative_to(root), errors)
+    outcome = _outcome(ending.code, warnings, named)
+    if not problems:
+        problems = _result_problems(case, root, base, ending.code, named)
+    return Result(
+        number=case.number,
+        kind=scenario.kind,
+        title=case.title,
+        outcome=UNEXPLAINED if problems else outcome,
+        problems=problems,
+        seconds=round(ending.seconds, 2),
+        last_line=(errors.rstrip().splitlines() or [""])[-1][-300:],
+    )
+
+
+def command_line(words: Sequence[str]) -> int:
+    """The command, with worker processes that are forked: spawned ones would import all anew."""
+    get_context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: get_context("fork")
+    return cli.main(words)
+
+
+def _is_named(target: Path, errors: str) -> bool:
+    """Whether messages name a file, or the clip that it is in."""
+    name, parent = target.name, target.parent.as_posix()
+    return any(word in errors for word in (name, repr(name)[1:-1], f"{parent}:"))
+
+
+def _outcome(code: int, warnings: str, named: bool) -> str:
+    if code != 0:
+        return REFUSED
+    return LEFT_OUT if warnings and named else WARNED if warnings else USED
+
+
+def _result_problems(case: Case, root: Path, base: Path, code: int, named: bool) -> list[str]:
+    scenario, expected, problems = case.scenario, case.mutation.expected, []
+    right = expected is Expected.USED
+    if scenario.companion is not None:
+        problems += scenario.companion(root, base, True)
+    if scenario.rule in (Rule.ITEM, Rule.DERIVED) and code != 0:
+        problems.append(f"refused as a whole, though it is {scenario.rule.name.lower()}")
+    if scenario.rule in (Rule.INPUT, Rule.JOB) and judge.NOT_READY not in scenario.codes:
+        if right and code != 0:
+            problems.append("refused, though it is good")
+        if expected is Expected.REFUSED and code == 0:
+            problems.append("accepted, though it cannot be used")
+    must_be_named = expected is Expected.REFUSED and case.mutation.name != "missing"
+    if scenario.rule is Rule.ITEM and must_be_named and not named:
+        problems.append("left out without being named")
+    if code == 0:
+        right = right or (scenario.rule is Rule.DERIVED and expected is Expected.REFUSED)
+        problems += scenario.check(root, base, right)
+    return problems
+
+
+def write(result: Result, path: Path) -> None:
+    """Keep a result for the process that started this one."""
+    path.write_text(json.dumps(asdict(result)))
+
+
+def read(path: Path) -> Result:
+    """What ``write`` kept."""
+    return Result(**json.loads(path.read_text()))

@@ -1,0 +1,138 @@
+"""The good files: one of each kind that a command reads, made once and copied for each case."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from formula import fill, golden_json, weight
+from helpers import make_clip
+from safetensors.torch import save_file
+
+from fuzz.media_files import Recipe, encode, face, speech, wav
+from fuzz.zygote import Limits, run
+from wav2lip_npu import checkpoint, cli
+from wav2lip_npu.models import SyncNet, generator
+
+SMALL_TRAINING = (
+    *("--device", "cpu", "--precision", "fp32", "--num_workers", "0", "--eval_windows", "1"),
+    *("--batch_size", "2", "--max_steps", "1"),
+)
+BOX = ("--box", "30", "90", "40", "90")  # top bottom left right, within the frames of 128 pixels
+INFER = ("infer", "--device", "cpu", "--precision", "fp32", "--preset", "ultrafast", "--crf", "10")
+PREPROCESS = ("preprocess", "--detector", "centerface", "--device", "cpu", "--num_workers", "1")
+NOTES = "my notes.txt"  # a user's file, in every folder
+PARQUET = "train-00000-of-00010.parquet"
+
+
+def make(folder: Path) -> None:
+    """Write all base files; those that a command makes are made by it.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    folder.mkdir(parents=True)
+    _media(folder)
+    _weights(folder)
+    _clips(folder)
+    command(folder, *PREPROCESS, "--data_root", "raw", "--preprocessed_root", "cut")
+    command(
+        folder, "train-syncnet", "--data_root", "data", "--filelists", "lists",
+        "--checkpoint_dir", "expert_run", *SMALL_TRAINING,
+    )  # fmt: skip
+    command(
+        folder, "train", "--data_root", "data", "--filelists", "lists", "--checkpoint_dir", "run",
+        "--syncnet_checkpoint_path", "expert.pth", *SMALL_TRAINING,
+    )  # fmt: skip
+    command(
+        folder, *INFER, "--detector", "centerface", "--checkpoint_path", "wav2lip.pth", "--face",
+        "face.png", "--audio", "speech.wav", "--outfile", "out.mp4", "--face_cache", "faces",
+    )  # fmt: skip
+    command(
+        folder,
+        "export",
+        "--checkpoint_path",
+        "wav2lip.pth",
+        "--outfile",
+        "exported/g.pth",
+        "--onnx",
+    )
+    (folder / "out.mp4").unlink()
+    for text in ("std", "setup"):
+        for end in ("out", "err", "warnings"):
+            (folder / f"{text}{end}").unlink(missing_ok=True)
+
+
+def command(folder: Path, *words: str) -> None:
+    """Run a command that must succeed."""
+    ending = run(lambda: cli.main(words), folder, Limits(seconds=300), name="setup")
+    if ending.code != 0:
+        text = (folder.parent / "setuperr").read_text(errors="replace")
+        raise RuntimeError(f"{' '.join(words)}: {ending.code}\n{text}")
+
+
+def _media(folder: Path) -> None:
+    encode(folder / "talker.mp4", Recipe(sound_codec="aac", options={"crf": "10"}))
+    for name in ("good", "odd"):
+        (folder / "raw").mkdir(exist_ok=True)
+        shutil.copy(folder / "talker.mp4", folder / "raw" / f"{name}.mp4")
+    cv2.imwrite(str(folder / "face.png"), face(0))
+    wav(folder / "speech.wav", (speech(1.0) * 32767).astype("<i2"))
+    (folder / "jobs.csv").write_text(
+        "face,audio,outfile\ntalker.mp4,speech.wav,out/1.mp4\ntalker.mp4,speech.wav,out/2.mp4\n"
+    )
+    shutil.copy(folder / "speech.wav", folder / "odd.wav")
+    for name, odd in (("odd", "raw/odd.mp4,speech.wav"), ("sound", "talker.mp4,odd.wav")):
+        lines = ("face,audio,outfile", f"{odd},out/1.mp4", "talker.mp4,speech.wav,out/2.mp4", "")
+        (folder / f"jobs_{name}.csv").write_text("\n".join(lines))
+
+
+def _weights(folder: Path) -> None:
+    torch.manual_seed(0)
+    for name, network in (("expert", SyncNet()), ("wav2lip", fill(generator.Generator()))):
+        optimizer = torch.optim.Adam(network.parameters())
+        path = folder / f"{name}.pth"
+        checkpoint.save(path, network, optimizer, step=0, epoch=0, extra={})
+        state = {key: value.contiguous() for key, value in network.state_dict().items()}
+        torch.save(state, folder / f"{name}_bare.pth")
+        save_file(state, folder / f"{name}.safetensors")
+        content = torch.load(path, weights_only=True)
+        legacy = folder / f"{name}_legacy.pth"
+        torch.save(content, legacy, _use_new_zipfile_serialization=False)
+    shapes = golden_json("state_dict_names")["s3fd"]
+    torch.save(
+        {name: weight(name, tuple(shape)) for name, shape in shapes.items()}, folder / "s3fd.pth"
+    )
+
+
+def torchscript(network: torch.nn.Module, path: Path, inputs: Sequence[torch.Tensor]) -> None:
+    """Save a network as the published checkpoints are."""
+    torch.jit.trace(network.eval(), tuple(inputs), check_trace=False).save(str(path))
+
+
+def _clips(folder: Path) -> None:
+    for seed, name in enumerate(("a", "b", "c", "d")):
+        make_clip(folder / "data" / name, seed=seed)
+    lists = folder / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("a\nb\nd\n")
+    (lists / "val.txt").write_text("c\n")
+    np.save(folder / "numbers.npy", np.arange(10.0))
+
+
+def bring(base: Path, case: Path, names: Sequence[str]) -> None:
+    """Copy base files into a case's folder, and put files of a user beside them."""
+    for name in names:
+        source, target = base / name, case / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy2(source, target)
+    for folder in {case, *(path for path in case.rglob("*") if path.is_dir())}:
+        (folder / NOTES).write_text("mine\n")
+        (folder / PARQUET).write_bytes(b"PAR1 mine")
