@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", action="append", default=[], help="of file, for these alone")
     parser.add_argument("--number", type=int, action="append", help="these cases alone")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time")
+    parser.add_argument("--seconds", type=float, default=60, help="after which a command hangs")
     parser.add_argument(
         "--folder", type=Path, help="where files are kept (default: a temporary one)"
     )
@@ -126,6 +127,12 @@ def report(seed: int, results: list[Result]) -> int:
         print(f"{kind:>14}" + "".join(f"{n:>14}" for n in (*row, sum(row))))
     row = [sum(counts[kind, outcome] for kind in kinds) for outcome in OUTCOMES]
     print(f"{'all':>14}" + "".join(f"{n:>14}" for n in (*row, sum(row))))
+    print("\nseconds a case, by scenario:")
+    times: dict[str, list[float]] = {}
+    for result in results:
+        times.setdefault(result.title.rsplit(" / ", 1)[0], []).append(result.seconds)
+    for name, values in sorted(times.items(), key=lambda item: -sum(item[1])):
+        print(f"{sum(values) / len(values):8.2f} x {len(values):3}  {name}")
     slowest = max(results, key=lambda result: result.seconds)
     print(f"\nslowest: {slowest.seconds} s, {slowest.title}; seed {seed}")
     return 1 if any(result.outcome == UNEXPLAINED for result in results) else 0

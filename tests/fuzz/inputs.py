@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors.torch import save_file
 from fuzz.media_files import Recipe, encode, face, speech, wav
 from fuzz.zygote import Limits, run
 from wav2lip_npu import checkpoint, cli
+from wav2lip_npu.doctor import devices
+from wav2lip_npu.doctor.machine import Machine
 from wav2lip_npu.models import SyncNet, generator
 
 SMALL_TRAINING = (
@@ -25,6 +28,7 @@ SMALL_TRAINING = (
 BOX = ("--box", "30", "90", "40", "90")  # top bottom left right, within the frames of 128 pixels
 INFER = ("infer", "--device", "cpu", "--precision", "fp32", "--preset", "ultrafast", "--crf", "10")
 PREPROCESS = ("preprocess", "--detector", "centerface", "--device", "cpu", "--num_workers", "1")
+DEVICES = "devices.pickle"  # what ``doctor`` finds out about devices, in processes of its own
 NOTES = "my notes.txt"  # a user's file, in every folder
 PARQUET = "train-00000-of-00010.parquet"
 
@@ -62,6 +66,7 @@ def make(folder: Path) -> None:
         "--onnx",
     )
     (folder / "out.mp4").unlink()
+    (folder / DEVICES).write_bytes(pickle.dumps(devices.examine(Machine(), "cpu")))
     for text in ("std", "setup"):
         for end in ("out", "err", "warnings"):
             (folder / f"{text}{end}").unlink(missing_ok=True)

@@ -285,7 +285,7 @@ TRAINING = (
         words=_second, outputs=(*RESUMED, *CACHE), check=_second_step,
     ),
     Scenario(
-        kind="metrics", command="train (resume, samples)", rule=Rule.DERIVED, renamed=False,
+        kind="sample sheet", command="train (resume)", rule=Rule.DERIVED, renamed=False,
         target="run/samples_step000000001.png", base=(*DATA, "expert.pth", "run"),
         words=_second, outputs=(*RESUMED, *CACHE), check=_second_step,
     ),

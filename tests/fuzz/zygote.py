@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import io
 import logging
 import os
 import resource
@@ -48,11 +49,12 @@ class Ending:
 def prepare() -> None:
     """Import what the commands import, with one thread."""
     import cv2
-    import matplotlib.pyplot  # noqa: F401
     import pytest
     import torch
+    import torch._dynamo
     import torch.utils.tensorboard
     from helpers import thin_networks
+    from matplotlib.figure import Figure
 
     import wav2lip_npu.cli
     import wav2lip_npu.doctor.command
@@ -64,6 +66,7 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    Figure().add_subplot().figure.savefig(io.BytesIO())  # reads the fonts
     thin_networks(pytest.MonkeyPatch())
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc").is_dir() else 1
     assert threads == 1, f"{threads} threads: a fork is not safe"
