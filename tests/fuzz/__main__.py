@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import shlex
 import shutil
 import sys
 import tempfile
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the cases (default: another each time)")
     parser.add_argument("--cases", type=int, default=1000, help="how many")
     parser.add_argument("--kind", action="append", default=[], help="of file, for these alone")
-    parser.add_argument("--number", type=int, action="append", help="these cases alone")
+    parser.add_argument("--case", help="this case alone, with the random numbers of --number")
+    parser.add_argument("--number", type=int, default=0, help="of that case")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time")
     parser.add_argument("--seconds", type=float, default=60, help="after which a command hangs")
     parser.add_argument(
@@ -33,24 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     zygote.prepare()
+    if options.case is None:
+        todo = cases.cases(seed, options.kind, options.cases)
+    else:
+        todo = [cases.named_case(seed, options.number, options.case)]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
-        results = run_all(
-            seed, options.cases, kinds=options.kind, numbers=options.number, jobs=options.jobs,
-            seconds=options.seconds, folder=options.folder or Path(temporary),
-        )  # fmt: skip
+        folder = options.folder or Path(temporary)
+        results = run_all(todo, jobs=options.jobs, seconds=options.seconds, folder=folder)
     return report(seed, results)
 
 
-def run_all(
-    seed: int,
-    wanted: int,
-    *,
-    kinds: Sequence[str],
-    numbers: Sequence[int] | None,
-    jobs: int,
-    seconds: float,
-    folder: Path,
-) -> list[Result]:
+def run_all(todo: Sequence[Case], *, jobs: int, seconds: float, folder: Path) -> list[Result]:
     """Run cases in forked processes, ``jobs`` at a time."""
     base = folder / "base" / "files"
     if not base.is_dir():
@@ -63,16 +58,13 @@ def run_all(
         if ending.code != 0:
             sys.exit(f"the good files cannot be made:\n{(folder / 'baseerr').read_text()}")
         print(f"good files made in {time.monotonic() - started:.0f} s", flush=True)
-    if numbers:
-        every = cases.cases(seed, (), max(numbers) + 1)
-        todo = [every[number] for number in numbers]
-    else:
-        todo = cases.cases(seed, kinds, wanted)
-    todo, running, results = todo[::-1], {}, []
-    while todo or running:
-        while todo and len(running) < jobs:
-            case = todo.pop()
-            place = folder / f"{seed}-{case.number}"
+    waiting = [*todo][::-1]
+    running: dict[int, tuple[Case, Path]] = {}
+    results = []
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            case = waiting.pop()
+            place = folder / f"{case.seed}-{case.number}"
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             running[_start(case, base, place, seconds)] = case, place
@@ -89,7 +81,7 @@ def run_all(
             )  # fmt: skip
         results.append(result)
         if result.outcome == cases.UNEXPLAINED:
-            print(f"{describe(seed, result)}", flush=True)
+            print(describe(case, result), flush=True)
         else:
             shutil.rmtree(place, ignore_errors=True)
     return results
@@ -109,12 +101,10 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def describe(seed: int, result: Result) -> str:
+def describe(case: Case, result: Result) -> str:
     """An unexplained case, and how to run it again."""
-    return (
-        f"{result.title}: {'; '.join(result.problems)}\n    {result.last_line}\n"
-        f"    python -m fuzz --seed {seed} --number {result.number}"
-    )
+    again = f"--seed {case.seed} --number {case.number} --case {shlex.quote(case.title)}"
+    return f"{case.title}: {'; '.join(result.problems)}\n    {result.last_line}\n    {again}"
 
 
 def report(seed: int, results: list[Result]) -> int:

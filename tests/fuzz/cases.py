@@ -7,10 +7,11 @@ import multiprocessing
 import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
-from fuzz import inputs, judge, scenarios, zygote
+from fuzz import arguments, inputs, judge, scenarios, zygote
 from fuzz.mutations import ANY_FILE, ODD_NAMES, Expected, Mutation, make_writable
 from fuzz.scenarios import Rule, Scenario
 from fuzz.specials import SPECIAL
@@ -23,6 +24,7 @@ USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED = (
     "used", "used, warned", "left out", "refused", "unexplained",
 )  # fmt: skip
 OUTCOMES = (USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED)
+PAIRS_A_TURN = 150  # of a scenario and a mutation: a kind that has more comes more often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,27 +60,47 @@ def cases(seed: int, kinds: Sequence[str], wanted: int) -> list[Case]:
 
     Each scenario meets each of its mutations before one comes again, with other random numbers.
     """
-    by_kind: dict[str, list[tuple[Scenario, Mutation]]] = {}
-    for scenario in scenarios.ALL:
-        for mutation in mutations_of(scenario):
-            by_kind.setdefault(scenario.kind, []).append((scenario, mutation))
+    by_kind = _pairs()
     for kind, pairs in by_kind.items():
         Random(f"{seed} {kind}").shuffle(pairs)
-    names, found = sorted(by_kind), []
-    total = max(wanted, sum(map(len, by_kind.values()))) * len(names)
-    for number in range(total):
-        kind = names[number % len(names)]
-        pairs = by_kind[kind]
-        scenario, mutation = pairs[number // len(names) % len(pairs)]
-        if not kinds or kind in kinds:
-            found.append(Case(seed=seed, number=number, scenario=scenario, mutation=mutation))
-        if len(found) == wanted:
-            break
-    return found
+    turns = [kind for kind, pairs in by_kind.items() for _ in range(1 + len(pairs) // PAIRS_A_TURN)]
+    Random(seed).shuffle(turns)
+    endless = {kind: cycle(pairs) for kind, pairs in by_kind.items()}
+    numbered = enumerate((kind, *next(endless[kind])) for kind in cycle(turns))
+    chosen = (entry for entry in numbered if not kinds or entry[1][0] in kinds)
+    return [
+        Case(seed=seed, number=number, scenario=scenario, mutation=mutation)
+        for number, (_, scenario, mutation) in islice(chosen, wanted)
+    ]
+
+
+def named_case(seed: int, number: int, title: str) -> Case:
+    """A case by its title, with the random numbers of (seed, number).
+
+    Raises:
+        KeyError: none has this title.
+    """
+    for pairs in _pairs().values():
+        for scenario, mutation in pairs:
+            case = Case(seed=seed, number=number, scenario=scenario, mutation=mutation)
+            if case.title == title:
+                return case
+    raise KeyError(title)
+
+
+def _pairs() -> dict[str, list[tuple[Scenario, Mutation]]]:
+    """By the kind of file: each command, and all that may happen to its file."""
+    by_kind: dict[str, list[tuple[Scenario, Mutation]]] = {}
+    for scenario in (*scenarios.ALL, *arguments.ALL):
+        pairs = by_kind.setdefault(scenario.kind, [])
+        pairs += [(scenario, mutation) for mutation in mutations_of(scenario)]
+    return by_kind
 
 
 def mutations_of(scenario: Scenario) -> list[Mutation]:
     """All that may happen to the file of a scenario."""
+    if scenario.kind == arguments.KIND:
+        return [Mutation(name="as it is", apply=lambda path, random: None)]
     named = ODD_NAMES if scenario.renamed else ()
     return [*ANY_FILE, *named, *SPECIAL.get(scenario.kind, ())]
 
@@ -88,11 +110,16 @@ def run(case: Case, base: Path, folder: Path, seconds: float) -> Result:
     root = folder / "case"
     root.mkdir(parents=True)
     scenario, random = case.scenario, Random(f"{case.seed} {case.number}")
+    (root / "out").mkdir()
     inputs.bring(base, root, scenario.base)
     for name in scenario.removed:
         (root / name).unlink()
     (target,) = sorted(root.glob(scenario.target))
-    target = case.mutation.apply(target, random) or target
+    changed = case.mutation.apply(target, random) or target
+    if scenario.rule is not Rule.JOB:
+        target = changed
+    elif changed != target:  # the list of jobs has the name
+        changed.rename(target)
     words = scenario.words(target.relative_to(root).as_posix())
     before = judge.snapshot(root)
     (folder / "command").write_text(json.dumps([*words]))
@@ -157,9 +184,10 @@ def _outcome(code: int, warnings: str, named: bool) -> str:
 def _result_problems(case: Case, root: Path, base: Path, code: int, named: bool) -> list[str]:
     scenario, expected, problems = case.scenario, case.mutation.expected, []
     right = expected is Expected.USED
-    if scenario.companion is not None and case.mutation.name != "read-only folder":
+    whole_folder = case.mutation.name == "read-only folder"
+    if scenario.companion is not None and not whole_folder:
         problems += scenario.companion(root, base, True)
-    if scenario.rule in (Rule.ITEM, Rule.DERIVED) and code != 0:
+    if scenario.rule in (Rule.ITEM, Rule.DERIVED) and code != 0 and not whole_folder:
         problems.append(f"refused as a whole, though it is {scenario.rule.name.lower()}")
     if scenario.rule in (Rule.INPUT, Rule.JOB) and judge.NOT_READY not in scenario.codes:
         if right and code != 0:

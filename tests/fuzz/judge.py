@@ -72,7 +72,7 @@ def disk_problems(
         base = name.rsplit("/", 1)[-1]
         if ".partial" in name and name not in before:
             problems.append(f"left behind: {name!r}")
-        elif "EXECUTED" in base and name not in before:
+        elif base.startswith("EXECUTED") and name not in before:
             problems.append(f"executed: {name!r}")
         elif not any(fnmatch.fnmatchcase(name, pattern) for pattern in (*outputs, *ANYWHERE)):
             what = "gone" if name not in after else "changed" if name in before else "unexpected"

@@ -67,7 +67,7 @@ def encode(path: Path, recipe: Recipe) -> Path:
         video.width, video.height, video.pix_fmt = width, height, recipe.pixels
         video.codec_context.time_base = 1 / recipe.fps
         sounds = [
-            _sound_stream(file, recipe) for _ in range(recipe.tracks if recipe.sound_codec else 0)
+            sound_stream(file, recipe) for _ in range(recipe.tracks if recipe.sound_codec else 0)
         ]
         for number in range(recipe.frames):
             image = face(number % FRAMES)
@@ -81,15 +81,15 @@ def encode(path: Path, recipe: Recipe) -> Path:
         if recipe.frames:
             file.mux(video.encode(None))
         for place, sound in enumerate(sounds):
-            _encode_sound(file, sound, recipe, silent=place > 0)
+            encode_sound(file, sound, recipe, silent=place > 0)
     return path
 
 
-def _sound_stream(file: av.container.OutputContainer, recipe: Recipe) -> av.AudioStream:
+def sound_stream(file: av.container.OutputContainer, recipe: Recipe) -> av.AudioStream:
     return file.add_stream(recipe.sound_codec, rate=recipe.sound_rate, layout=recipe.layout)
 
 
-def _encode_sound(
+def encode_sound(
     file: av.container.OutputContainer, stream: av.AudioStream, recipe: Recipe, *, silent: bool
 ) -> None:
     samples = speech(recipe.sound_seconds, recipe.sound_rate) * (not silent)

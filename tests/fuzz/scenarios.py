@@ -80,7 +80,7 @@ INFERENCE = (
         words=lambda name: _infer("talker.mp4", name, "wav2lip.pth", *BOX), check=_video,
     ),
     Scenario(
-        kind="sound", command="infer (a video's)", target="talker.mp4", outputs=OUT,
+        kind="sound", command="infer (a video as sound)", target="talker.mp4", outputs=OUT,
         base=("talker.mp4", "face.png", "wav2lip.pth"),
         words=lambda name: _infer("face.png", name, "wav2lip.pth", *BOX), check=_still,
     ),

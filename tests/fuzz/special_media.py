@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -13,8 +12,9 @@ from random import Random
 import cv2
 import numpy as np
 
-from fuzz.media_files import FPS, FRAMES, TAG, Recipe, encode, face, speech, wav
+from fuzz.media_files import FPS, FRAMES, Recipe, encode, face
 from fuzz.mutations import Change, Expected, Mutation
+from fuzz.special_sound import GBK, become_playlist, become_sound, tag_of
 
 USED, REFUSED, ANY = Expected.USED, Expected.REFUSED, Expected.ANY
 SHARP = {"crf": "10"}
@@ -40,18 +40,6 @@ def _in_place(suffix: str, **changes: object) -> Change:
     return apply
 
 
-def _tag(content: bytes) -> Change:
-    """Other bytes in the title, as many."""
-
-    def apply(path: Path, random: Random) -> None:
-        data = path.read_bytes()
-        assert TAG.encode() in data
-        path.write_bytes(data.replace(TAG.encode(), content[: len(TAG)].ljust(len(TAG))))
-
-    return apply
-
-
-GBK = "中文标题视频".encode("gbk")
 RAW = {"codec": "rawvideo", "pixels": "bgr24"}
 FFV1 = {"codec": "ffv1", "pixels": "bgr0"}
 H264 = {"options": SHARP}
@@ -119,15 +107,6 @@ def _sizes_change(path: Path, random: Random) -> Path:
     return target
 
 
-def _sound_only(path: Path, random: Random) -> None:
-    wav(path, (speech(1.0) * 32767).astype("<i2"))
-
-
-def _playlist(path: Path, random: Random) -> None:
-    """A list that names other files: reading them is not what was asked for."""
-    path.write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\nhttp://127.0.0.1:9/x.ts\n")
-
-
 def _concat(path: Path, random: Random) -> None:
     path.write_text("ffconcat version 1.0\nfile my notes.txt\n")
 
@@ -139,141 +118,12 @@ VIDEO = (
     ),
     Mutation(name="mkv named mp4", apply=_in_place(".mkv", **H264), expected=USED),
     Mutation(name="avi named mp4", apply=_in_place(".avi", **RAW), expected=USED),
-    Mutation(name="GBK tag", apply=_tag(GBK), expected=USED),
-    Mutation(name="tag of any bytes", apply=_tag(b"\xff\xfe\x00\x01\x80"), expected=USED),
+    Mutation(name="GBK tag", apply=tag_of(GBK), expected=USED),
+    Mutation(name="tag of any bytes", apply=tag_of(b"\xff\xfe\x00\x01\x80"), expected=USED),
     Mutation(name="sizes that change", apply=_sizes_change),
-    Mutation(name="sound only", apply=_sound_only, expected=REFUSED),
-    Mutation(name="playlist", apply=_playlist, expected=REFUSED),
+    Mutation(name="sound only", apply=become_sound, expected=REFUSED),
+    Mutation(name="playlist", apply=become_playlist, expected=REFUSED),
     Mutation(name="concat script", apply=_concat, expected=REFUSED),
-)
-
-
-def _wav(make: Callable[[Random], tuple[np.ndarray, dict[str, int]]]) -> Change:
-    def apply(path: Path, random: Random) -> None:
-        samples, options = make(random)
-        wav(path, samples, **options)
-
-    return apply
-
-
-def _wide(channels: int) -> np.ndarray:
-    one = (speech(1.0) * 32767).astype("<i2")
-    return np.repeat(one[:, None], max(1, channels), axis=1)
-
-
-def _spoilt(values: tuple[float, ...], share: float) -> np.ndarray:
-    samples = speech(1.0)
-    count = int(len(samples) * share)
-    samples[:count] = np.resize(np.array(values, np.float32), count)
-    return samples
-
-
-def _coded(suffix: str, codec: str, **options: object) -> Change:
-    def apply(path: Path, random: Random) -> Path:
-        path.unlink()
-        recipe = Recipe(frames=0, sound_codec=codec, **options)  # type: ignore[arg-type]
-        return _sound_file(path.with_suffix(suffix), recipe)
-
-    return apply
-
-
-def _sound_file(path: Path, recipe: Recipe) -> Path:
-    import av
-
-    from fuzz.media_files import _encode_sound, _sound_stream
-
-    with av.open(str(path), "w") as file:
-        file.metadata["title"] = TAG
-        stream = _sound_stream(file, recipe)
-        _encode_sound(file, stream, recipe, silent=False)
-    return path
-
-
-def _tagged_mp3(content: bytes) -> Change:
-    def apply(path: Path, random: Random) -> Path:
-        path.unlink()
-        options = {"sound_codec": "libmp3lame", "frames": 0, "sound_rate": 16000}
-        target = _sound_file(path.with_suffix(".mp3"), Recipe(**options))  # type: ignore[arg-type]
-        frame = b"\x00" + content  # "Latin-1", as Chinese players write GBK
-        tag = b"TIT2" + struct.pack(">IH", len(frame), 0) + frame
-        size = bytes((len(tag) >> shift) & 127 for shift in (21, 14, 7, 0))
-        target.write_bytes(b"ID3\x03\x00\x00" + size + tag + target.read_bytes())
-        return target
-
-    return apply
-
-
-INTEGERS = (speech(1.0) * 32767).astype("<i2")
-SOUND = (
-    *(
-        Mutation(
-            name=f"WAV of {n} channels",
-            apply=_wav(lambda random, n=n: (_wide(n), {"channels": n})),
-            expected=USED if n else REFUSED,
-        )
-        for n in range(25)
-    ),
-    *(
-        Mutation(name=f"{name}", apply=_wav(lambda random, v=v, s=s: (_spoilt(v, s), {})))
-        for name, v, s in (
-            ("NaN samples", (np.nan,), 0.1),
-            ("all NaN", (np.nan,), 1.0),
-            ("infinite samples", (np.inf, -np.inf), 0.1),
-            ("samples of 1e30", (1e30, -1e30), 0.3),
-            ("tiny samples", (1e-42,), 1.0),
-        )
-    ),
-    *(
-        Mutation(
-            name=f"WAV of {kind}",
-            apply=_wav(lambda random, k=kind: (speech(1.0).astype(k), {})),
-            expected=USED,
-        )
-        for kind in ("<f4", "<f8")
-    ),
-    Mutation(
-        name="8-bit WAV",
-        apply=_wav(lambda random: ((speech(1.0) * 127 + 128).astype("u1"), {})),
-        expected=USED,
-    ),
-    Mutation(
-        name="endless data chunk",
-        apply=_wav(lambda random: (INTEGERS, {"data_bytes": 0xFFFFFFFF})),
-        expected=USED,
-    ),
-    Mutation(name="empty data chunk", apply=_wav(lambda random: (INTEGERS[:0], {}))),
-    *(
-        Mutation(name=f"{n} samples", apply=_wav(lambda random, n=n: (INTEGERS[:n], {})))
-        for n in (1, 2, 100, 2000)
-    ),
-    *(
-        Mutation(name=f"{r} Hz", apply=_wav(lambda random, r=r: (INTEGERS, {"rate": r})))
-        for r in (0, 1, 7, 100, 1000, 2_000_000, 0xFFFFFFFF)
-    ),
-    Mutation(name="unknown sample code", apply=_wav(lambda random: (INTEGERS, {"code": 0x7777}))),
-    Mutation(name="GBK tag in mp3", apply=_tagged_mp3(GBK), expected=USED),
-    Mutation(name="UTF-16 in mp3's Latin-1", apply=_tagged_mp3(b"\xff\xfe\x00\xd8"), expected=USED),
-    *(
-        Mutation(name=name, apply=_coded(suffix, codec, **options), expected=USED)
-        for name, suffix, codec, options in (
-            ("flac", ".flac", "flac", {}),
-            ("7.1 flac", ".flac", "flac", {"layout": "7.1"}),
-            ("aac", ".m4a", "aac", {}),
-            ("opus", ".ogg", "libopus", {"sound_rate": 48000}),
-            ("7.1 opus", ".ogg", "libopus", {"sound_rate": 48000, "layout": "7.1"}),
-            ("vorbis", ".ogg", "libvorbis", {"layout": "stereo", "sound_rate": 44100}),
-            ("mp3", ".mp3", "libmp3lame", {}),
-            ("alac", ".m4a", "alac", {}),
-            ("wma", ".wma", "wmav2", {"sound_rate": 44100}),
-        )
-    ),
-    Mutation(name="playlist", apply=_playlist, expected=REFUSED),
-)
-# In the place of a clip's audio.wav: other sound than was there, so the result is not known.
-WAV = tuple(
-    replace(mutation, expected=ANY if mutation.expected is USED else mutation.expected)
-    for mutation in SOUND
-    if mutation.name.startswith("WAV") or "sample" in mutation.name or "Hz" in mutation.name
 )
 
 
@@ -351,8 +201,8 @@ IMAGE = (
     ),
     Mutation(name="header of 60000 pixels", apply=_huge_png, expected=REFUSED),
     Mutation(name="gif of one frame", apply=_still_gif, expected=ANY),
-    Mutation(name="sound", apply=_sound_only, expected=REFUSED),
-    Mutation(name="playlist", apply=_playlist, expected=REFUSED),
+    Mutation(name="sound", apply=become_sound, expected=REFUSED),
+    Mutation(name="playlist", apply=become_playlist, expected=REFUSED),
 )
 
 

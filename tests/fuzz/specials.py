@@ -1,12 +1,12 @@
 """The changes that fit each kind of file."""
 
-from fuzz import special_arrays, special_media, special_text, special_weights
+from fuzz import special_arrays, special_media, special_sound, special_text, special_weights
 from fuzz.mutations import Mutation
 
 SPECIAL: dict[str, tuple[Mutation, ...]] = {
     "video": special_media.VIDEO,
-    "sound": special_media.SOUND,
-    "wav": special_media.WAV,
+    "sound": special_sound.SOUND,
+    "wav": special_sound.WAV,
     "image": special_media.IMAGE,
     "crop": special_media.CROP,
     "checkpoint": special_weights.CHECKPOINT,
