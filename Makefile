@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint unit fuzz clean
+.PHONY: demo test lint unit fuzz faults clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
@@ -19,6 +19,10 @@ unit: .venv/ready
 # Commands on damaged and odd files; FUZZ="--seed 7 --cases 100 --kind video" chooses others.
 fuzz: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
+
+# Full disks, signals, killed processes …; FAULTS="--moments 2 --command infer" chooses.
+faults: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m faults $(FAULTS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -8,12 +8,11 @@ import secrets
 import shlex
 import shutil
 import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import wav2lip_npu
 from fuzz import cases, inputs, zygote
 from fuzz.cases import OUTCOMES, UNEXPLAINED, Case, Result
 
@@ -33,31 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
-    print(f"seed {seed}", flush=True)
+    print(f"seed {seed}, {Path(wav2lip_npu.__file__).parent}", flush=True)
     zygote.prepare()
     if options.case is None:
         todo = cases.cases(seed, options.kind, options.cases)
     else:
         todo = [cases.named_case(seed, options.number, options.case)]
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
-        folder = options.folder or Path(temporary)
+    with zygote.temporary_folder("fuzz-") as temporary:
+        folder = options.folder or temporary
         results = run_all(todo, jobs=options.jobs, seconds=options.seconds, folder=folder)
     return report(seed, results)
 
 
 def run_all(todo: Sequence[Case], *, jobs: int, seconds: float, folder: Path) -> list[Result]:
     """Run cases in forked processes, ``jobs`` at a time."""
-    base = folder / "base" / "files"
-    if not base.is_dir():
-        base.parent.mkdir(parents=True)
-        started = time.monotonic()
-        ending = zygote.run(
-            lambda: inputs.make(base) or 0, base.parent, zygote.Limits(seconds=600), name="base",
-            confine=False,
-        )  # fmt: skip
-        if ending.code != 0:
-            sys.exit(f"the good files cannot be made:\n{(folder / 'baseerr').read_text()}")
-        print(f"good files made in {time.monotonic() - started:.0f} s", flush=True)
+    base = inputs.make_in(folder)
     waiting = [*todo][::-1]
     running: dict[int, tuple[Case, Path]] = {}
     results = []

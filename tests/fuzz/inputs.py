@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,24 @@ PREPROCESS = ("preprocess", "--detector", "centerface", "--device", "cpu", "--nu
 DEVICES = "devices.pickle"  # what ``doctor`` finds out about devices, in processes of its own
 NOTES = "my notes.txt"  # a user's file, in every folder
 PARQUET = "train-00000-of-00010.parquet"
+
+
+def make_in(folder: Path) -> Path:
+    """Make the base files in a process of their own, unless they are there; returns their folder.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    base = folder / "base" / "files"
+    if base.is_dir():
+        return base
+    base.parent.mkdir(parents=True)
+    started = time.monotonic()
+    ending = run(lambda: make(base) or 0, base.parent, Limits(seconds=600), confine=False)
+    if ending.code != 0:
+        raise RuntimeError(f"no good files: {(folder / 'stderr').read_text()}")
+    print(f"good files made in {time.monotonic() - started:.0f} s", flush=True)
+    return base
 
 
 def make(folder: Path) -> None:

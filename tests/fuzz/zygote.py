@@ -11,12 +11,15 @@ import io
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +73,16 @@ def prepare() -> None:
     thin_networks(pytest.MonkeyPatch())
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc").is_dir() else 1
     assert threads == 1, f"{threads} threads: a fork is not safe"
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that this process removes; a ``TemporaryDirectory`` goes when a child exits."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(
