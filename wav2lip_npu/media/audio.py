@@ -22,13 +22,17 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.container import (
     audio_stream,
     decode,
+    demux,
     find_video_stream,
+    header_seconds,
+    media_errors,
     open_media,
 )
-from wav2lip_npu.media.timestamps import MAX_GAP_SECONDS, RESET_SECONDS, Timing, first_frames
+from wav2lip_npu.media.timestamps import Clocks, Timing, first_frames
 
 _SAMPLE_BYTES = 2  # of a WAV file
 MIN_GAP_SECONDS = 0.04  # a video frame; time stamps of sound that is whole differ by less
+MAX_SAMPLE = 4.0  # full scale is 1; codecs decode a little more, and damaged floats far more
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +52,12 @@ def load_audio(path: Path | str, *, start: float | None = None) -> np.ndarray:
         UserError: no such file, not media, no audio stream, or no samples in it.
     """
     path = Path(path)
-    converter = MonoConverter(start, path)
     blocks: list[np.ndarray] = []
     with open_media(path) as container:
-        for frame in decode(container, [audio_stream(container, path)], path):
+        converter = MonoConverter(start, path, Clocks(path, header_seconds(container)))
+        for frame in decode(demux(container, [audio_stream(container, path)], path)):
             if isinstance(frame, av.AudioFrame):
-                blocks.append(converter.convert(frame))
+                blocks.extend(converter.convert(frame))
     blocks.append(converter.flush())
     if not sum(map(len, blocks)):
         raise no_sound(path)
@@ -82,32 +86,38 @@ class SoundFile:
         streams: list[av.AudioStream | av.VideoStream] = [self._stream]
         if video is not None:
             streams.append(video)
-        self._decoded_frames = decode(container, streams, path)
+        self._packets = demux(container, streams, path)
         # What was decoded with the first frames of the video.
         self._early: list[av.VideoFrame | av.AudioFrame] = []
         # Seconds of the file's clock that are time 0: the first frame of a video, so that sound and
         # picture share their zero. None: the first sample.
         self.start = None if video is None else self._first_frame_time(video)
-        self.announced_seconds = self._announced_seconds(container.duration)
+        self._header_seconds = header_seconds(container)
+        self.announced_seconds = self._announced_seconds()
         self._frames = self._sound_frames()
         self._decoded: deque[av.AudioFrame] = deque()  # that ``next_decoded`` has not given yet
         self._lock = threading.Lock()  # of decoding
         self._networks_read = False
 
     def _first_frame_time(self, video: av.VideoStream) -> float | None:
-        first, self._early = first_frames(self._decoded_frames)
+        first, self._early = first_frames(decode(self._packets))
         return Timing.of(video, first).start if first else None
 
-    def _announced_seconds(self, container_duration: int | None) -> float | None:
+    def _announced_seconds(self) -> float | None:
         """How long the sound is by the file's header, or None; it may be wrong."""
         if self._stream.duration is not None and self._stream.time_base is not None:
             return float(self._stream.duration * self._stream.time_base)
-        return container_duration / av.time_base if container_duration else None
+        return self._header_seconds
 
     def _sound_frames(self) -> Iterator[av.AudioFrame]:
-        for frame in chain(self._early, self._decoded_frames):
+        sound = (packet for packet in self._packets if packet.stream.type == "audio")
+        for frame in chain(self._early, decode(sound)):
             if isinstance(frame, av.AudioFrame):
                 yield frame
+
+    def clocks(self) -> Clocks:
+        """New clocks of the file, for one reader."""
+        return Clocks(self.path, self._header_seconds)
 
     def mono_blocks(self) -> Iterator[np.ndarray]:
         """The sound from ``start`` on, block by block: float32 (n,) mono at 16 kHz.
@@ -115,13 +125,13 @@ class SoundFile:
         Raises:
             UserError: the sound cannot be decoded, or there is none.
         """
-        converter = MonoConverter(self.start, self.path)
+        converter = MonoConverter(self.start, self.path, self.clocks())
         empty, self._networks_read = True, True
         try:
             while (frame := self._next_frame(keep=True)) is not None:
-                block = converter.convert(frame)
-                empty = empty and not len(block)
-                yield block
+                for block in converter.convert(frame):
+                    empty = empty and not len(block)
+                    yield block
             block = converter.flush()
             empty = empty and not len(block)
             yield block
@@ -191,7 +201,9 @@ class AlignedSound:
     in its place.
     """
 
-    def __init__(self, resampler: Resampler, start: float | None, path: Path) -> None:
+    def __init__(
+        self, resampler: Resampler, start: float | None, path: Path, clocks: Clocks
+    ) -> None:
         """Prepare for the frames of one stream.
 
         Args:
@@ -199,61 +211,88 @@ class AlignedSound:
             start: the moment, in seconds of the file's clock; silence fills up what is missing
                 before the first sample. None: the first sample, whatever the clock says.
             path: the file, for warnings.
+            clocks: those of the file; what reads its picture beside shares them.
         """
         self._resampler = resampler
         self._start = start
         self._path = path
-        self._skip: int | None = None  # samples still to leave out
-        self._due: float | None = None  # seconds of the file's clock at which the next frame is due
-        self._finite = True  # whether all samples have been numbers
+        self._clocks = clocks
+        self._due: float | None = None  # seconds at which the next frame is due; None: no matter
+        self._offset = 0.0  # seconds to add to time stamps
+        self._shift = 0.0  # seconds of silence still to give out; below zero: of sound to leave out
+        self._warned: set[str] = set()
 
-    def convert(self, source: av.AudioFrame) -> tuple[np.ndarray, int]:
-        """The samples of the next frame, (channels, n), and their rate in Hz."""
-        gap = self._gap_before(source)
-        frames = self._resampler.resample(source)
-        rate = frames[0].sample_rate if frames else source.sample_rate
-        blocks = [_samples(frame) for frame in frames]
-        samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1, 0), np.float32)
-        samples = self._finite_only(samples)
-        if self._skip is None and blocks:
-            seconds = 0.0 if self._start is None else self._start - float(source.time or 0.0)
-            if abs(seconds) > MAX_GAP_SECONDS:
-                log.warning("%s: sound and picture have other clocks: both from 0 s", self._path)
-                seconds = 0.0
-            self._skip = round(seconds * rate)
-            gap -= min(0.0, seconds)
-        if gap:
-            samples = np.pad(samples, ((0, 0), (round(gap * rate), 0)))
-        left_out = min(max(self._skip or 0, 0), samples.shape[1])
-        self._skip = self._skip and self._skip - left_out
-        return samples[:, left_out:], rate
+    def convert(self, source: av.AudioFrame) -> Iterator[tuple[np.ndarray, int]]:
+        """The samples of the next frame, and silence for what is missing before it.
 
-    def _gap_before(self, source: av.AudioFrame) -> float:
-        """Seconds of silence that belong before a frame."""
+        Yields:
+            Samples (channels, n), silence by the second, and their rate in Hz.
+        """
+        if not source.samples or source.sample_rate <= 0:
+            return
+        self._shift += self._shift_before(source)
+        with media_errors(self._path):
+            frames = self._resampler.resample(source)
+        for frame in frames:
+            samples, rate = self._sane(_samples(frame)), frame.sample_rate
+            shift = round(self._shift * rate)
+            while shift > 0:
+                length = min(shift, rate)
+                yield np.zeros((len(samples), length), np.float32), rate
+                shift -= length
+            left_out = min(-shift, samples.shape[1])
+            # What is left over is less than half a sample, or more to leave out.
+            self._shift = (shift + left_out) / rate
+            yield samples[:, left_out:], rate
+
+    def _shift_before(self, source: av.AudioFrame) -> float:
+        """Seconds of silence that belong before a frame; below zero: that it has too many."""
+        length = source.samples / source.sample_rate
         time = None if source.time is None else float(source.time)
-        due, length = self._due, source.samples / source.sample_rate
-        if time is None or due is None:
-            self._due = None if time is None else time + length
+        due, self._due = self._due, None
+        if time is None:
+            self._due = None if due is None else due + length
             return 0.0
-        gap = time - due
-        if MIN_GAP_SECONDS <= gap <= MAX_GAP_SECONDS:
-            log.warning("%s: %.2f s of sound are missing at %.2f s: silence", self._path, gap, due)
-            self._due = time + length
-            return gap
-        if abs(gap) > MAX_GAP_SECONDS or gap < -RESET_SECONDS:  # a clock that was set anew
-            self._due = time + length
-        else:
-            self._due = due + length
-        return 0.0
+        if due is None:
+            return self._start_at(time, length)
+        ahead = time + self._offset - due
+        is_reset = self._clocks.is_reset(ahead)
+        if is_reset:
+            self._offset = self._clocks.offset(time, due)
+            ahead = time + self._offset - due
+        if ahead >= MIN_GAP_SECONDS:
+            self._warn("sound is missing in places, which are silent now")
+        elif not is_reset or ahead > 0:
+            ahead = 0.0  # jitter, or a packet twice: nothing is cut
+        self._due = due + ahead + length
+        return ahead
 
-    def _finite_only(self, samples: np.ndarray) -> np.ndarray:
+    def _start_at(self, time: float, length: float) -> float:
+        """As above, for the first frame with a time stamp."""
+        shift = 0.0 if self._start is None else time - self._start
+        if abs(shift) > self._clocks.max_gap:
+            self._warn("its sound and its picture have other clocks: both start at 0 s")
+            self._offset, shift = -shift, 0.0
+        self._start = None
+        self._due = time + self._offset + length
+        return shift
+
+    def _sane(self, samples: np.ndarray) -> np.ndarray:
+        """Samples that are no numbers become silence, and those that are far too loud are cut."""
         finite = np.isfinite(samples)
-        if finite.all():
-            return samples
-        if self._finite:
-            self._finite = False
-            log.warning("%s: some samples are no numbers: silence", self._path)
-        return np.where(finite, samples, np.float32(0))
+        if not finite.all():
+            self._warn("some samples are no numbers: silence")
+            samples = np.where(finite, samples, np.float32(0))
+        if samples.size and np.abs(samples).max() > MAX_SAMPLE:
+            self._warn(f"some samples are above {MAX_SAMPLE:g} times full scale, and cut there")
+            samples = samples.clip(-MAX_SAMPLE, MAX_SAMPLE)
+        return samples
+
+    def _warn(self, fault: str) -> None:
+        """Log a fault once."""
+        if fault not in self._warned:
+            self._warned.add(fault)
+            log.warning("%s: %s", self._path, fault)
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
@@ -267,27 +306,25 @@ def _samples(frame: av.AudioFrame) -> np.ndarray:
 class MonoConverter:
     """Decoded frames of sound as 16 kHz mono samples, from a moment on."""
 
-    def __init__(self, start: float | None, path: Path) -> None:
+    def __init__(self, start: float | None, path: Path, clocks: Clocks) -> None:
         """See ``AlignedSound``."""
-        self._aligned = AlignedSound(PackedResampler(), start, path)
+        self._aligned = AlignedSound(PackedResampler(), start, path, clocks)
         self._resampler: soxr.ResampleStream | None = None
         self._rate = SAMPLE_RATE  # of the frames so far
 
-    def convert(self, frame: av.AudioFrame) -> np.ndarray:
-        """The samples that the next frame completes, float32 (n,)."""
-        channels, rate = self._aligned.convert(frame)
-        # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
-        block = channels.mean(axis=0)
-        if not len(block):
-            return block
-        before = np.zeros(0, np.float32)
-        if rate != self._rate:
-            before, self._rate = self.flush(), rate
-            if rate != SAMPLE_RATE:
-                self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        if self._resampler is not None:
-            block = self._resampler.resample_chunk(block)
-        return np.concatenate([before, block]) if len(before) else block
+    def convert(self, frame: av.AudioFrame) -> Iterator[np.ndarray]:
+        """The samples that the next frame completes, in blocks of float32 (n,)."""
+        for channels, rate in self._aligned.convert(frame):
+            # The mean over channels, as librosa has it (FFmpeg's own mix is 3 dB louder).
+            block = channels.mean(axis=0)
+            if len(block) and rate != self._rate:
+                yield self.flush()
+                self._rate = rate
+                if rate != SAMPLE_RATE:
+                    self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+            if self._resampler is not None:
+                block = self._resampler.resample_chunk(block)
+            yield block
 
     def flush(self) -> np.ndarray:
         """The samples that are left when there are no more frames."""

@@ -17,6 +17,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
 
 MAX_PIXELS = 2**27  # of a frame: 134 million; damaged headers tell of more
+_GENERATE_PTS = 1  # AVFMT_FLAG_GENPTS, which PyAV sets: guessed time stamps, often wrong ones
 # Files that make FFmpeg open others: playlists, lists of parts, descriptions of network streams.
 _PLAYLIST = re.compile(rb"\s*(\xef\xbb\xbf)?(#EXTM3U|ffconcat|v=0\r?\n|<\?xml[^<]*<MPD|<MPD)")
 _PLAYLIST_BYTES = 512  # in which it shows
@@ -58,6 +59,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     with container:
+        container.flags &= ~_GENERATE_PTS
         yield container
 
 
@@ -130,14 +132,19 @@ def _default(container: av.container.InputContainer, streams: Sequence[Stream]) 
     return next((stream for stream in usable if best is not None and stream is best), usable[0])
 
 
-def decode(
+def header_seconds(container: av.container.InputContainer) -> float | None:
+    """How long a file is by its header, or None; it may be wrong."""
+    return container.duration / av.time_base if container.duration else None
+
+
+def demux(
     container: av.container.InputContainer,
     streams: Sequence[av.AudioStream | av.VideoStream],
     path: Path,
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    """The frames of some streams, in the order in which they are stored.
+) -> Iterator[av.Packet]:
+    """The packets of some streams, in the order in which they are stored.
 
-    What is damaged, or broken off, is left out.
+    What is broken off is left out.
 
     Raises:
         UserError: the file cannot be read, as a disk failed.
@@ -152,12 +159,21 @@ def decode(
             except av.error.InvalidDataError:
                 log.warning("%s: damaged, read up to there", path)
                 return
-            frames = decode_packet(packet)
-        yield from frames
+        yield packet
+
+
+def decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """The frames of packets, without those that cannot be decoded."""
+    for packet in packets:
+        yield from decode_packet(packet)
 
 
 def decode_packet(packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
-    """The frames of a packet; none of one that cannot be decoded."""
+    """The frames of a packet; none of one that cannot be decoded.
+
+    Raises:
+        MemoryError: there was not enough.
+    """
     try:
         return packet.decode()  # type: ignore[return-value]
     except MemoryError:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
 import av.container
 import numpy as np
 
-from wav2lip_npu.media.audio import AlignedSound, SoundFile
+from wav2lip_npu.media.audio import MAX_SAMPLE, AlignedSound, SoundFile
 
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
-MAX_SAMPLE = 4.0  # full scale is 1; players clip what is above it
 
 
 class _Resampler:
@@ -69,7 +69,8 @@ class SoundTrack:
         self._rate = sound.rate if sound.rate in _AAC_RATES else max(_AAC_RATES)
         self._layout = "mono" if sound.channels == 1 else "stereo"
         self._resampler = _Resampler(self._layout, self._rate)
-        self._aligned = AlignedSound(self._resampler, sound.start, sound.path)
+        self._aligned = AlignedSound(self._resampler, sound.start, sound.path, sound.clocks())
+        self._blocks: Iterator[tuple[np.ndarray, int]] = iter(())  # of the frame at hand
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
@@ -81,10 +82,14 @@ class SoundTrack:
         """Encode the sound before ``seconds`` as far as it is decoded, and nothing after it."""
         wanted = round(seconds * self._rate) - self._written
         while self._waiting.samples < wanted:
+            block = next(self._blocks, None)
+            if block is not None:
+                self._append(block[0])
+                continue
             decoded = self._sound.next_decoded()
             if decoded is None:
                 break
-            self._append(self._aligned.convert(decoded)[0])
+            self._blocks = self._aligned.convert(decoded)
         frame = self._waiting.read(wanted, partial=True) if wanted > 0 else None
         if frame is not None:
             frame.pts, frame.time_base = self._written, Fraction(1, self._rate)

@@ -22,12 +22,14 @@ from wav2lip_npu.media.audio import MonoConverter, WavWriter
 from wav2lip_npu.media.container import (
     audio_stream,
     decode,
+    demux,
     find_video_stream,
+    header_seconds,
     media_errors,
     open_media,
     video_stream,
 )
-from wav2lip_npu.media.timestamps import FrameClock, Timing, first_frames, nominal_rate
+from wav2lip_npu.media.timestamps import Clocks, FrameClock, Timing, first_frames, nominal_rate
 from wav2lip_npu.runtime.failures import reason
 
 VIDEO_SUFFIXES = frozenset(
@@ -96,12 +98,13 @@ class VideoFile:
             with media_errors(path):
                 container.seek(int(since / stream.time_base), stream=stream)
         self._path = path
-        self._decoded = decode(container, streams, path)
+        self._decoded = decode(demux(container, streams, path))
         first, self._early = first_frames(self._decoded)
         if not first:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
         self._size = (first[0].width, first[0].height)  # to which others are scaled
         self._timing = Timing.of(stream, first)
+        self._clocks = Clocks(path, header_seconds(container))
         self.info = _describe(stream, first[0], self._timing)
 
     def frames(self, wav: WavWriter | None = None) -> Iterator[Frame]:
@@ -110,8 +113,8 @@ class VideoFile:
         Args:
             wav: takes the sound, from the first frame on.
         """
-        sound = MonoConverter(self.info.start, self._path)
-        clock = FrameClock(self._timing, self._path)
+        sound = MonoConverter(self.info.start, self._path, self._clocks)
+        clock = FrameClock(self._timing, self._clocks)
         converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
         scaled = False
         for decoded in self._all_decoded():
@@ -121,7 +124,8 @@ class VideoFile:
                     log.warning("%s: frames of other sizes are scaled to the first", self._path)
                 yield _upright(decoded, clock.time(decoded), self._size, converter)
             elif wav is not None:
-                wav.write(sound.convert(decoded))
+                for block in sound.convert(decoded):
+                    wav.write(block)
         if wav is not None:
             wav.write(sound.flush())
 
@@ -210,7 +214,7 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
         color_primaries=int(codec.color_primaries),
         color_transfer=int(codec.color_trc),
         pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
-        is_seekable=not timing.is_counted and not timing.is_avi,
+        is_seekable=timing.is_seekable,
         warnings=tuple(warnings),
     )
 
@@ -255,7 +259,7 @@ def _holds_image(container: av.container.InputContainer, path: Path) -> bool:
     stream = find_video_stream(container)
     if stream is None or container.streams.audio:
         return False
-    return len([*islice(decode(container, [stream], path), 2)]) == 1
+    return len([*islice(decode(demux(container, [stream], path)), 2)]) == 1
 
 
 def is_video_by_name(path: Path) -> bool | None:

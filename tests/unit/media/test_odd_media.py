@@ -15,7 +15,7 @@ from helpers import number_of, numbered, tone, write_video
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import WavWriter, load_audio, open_sound, write_wav
-from wav2lip_npu.media.timestamps import FrameClock, Timing
+from wav2lip_npu.media.timestamps import Clocks, FrameClock, Timing
 from wav2lip_npu.media.video_reader import (
     at_rate,
     is_image,
@@ -148,9 +148,9 @@ def test_times_as_they_are_and_clocks_that_are_set_anew(
     with av.open(str(path)) as container:
         decoded = [*container.decode(video=0)]
         for number, frame in enumerate(decoded):
-            frame.pts, frame.time_base = stamps(number), Fraction(1, 25)
+            frame.pts, frame.dts, frame.time_base = stamps(number), None, Fraction(1, 25)
         timing = Timing.of(container.streams.video[0], decoded[:8])
-    clock = FrameClock(timing, path)
+    clock = FrameClock(timing, Clocks(path, None))
     times = [clock.time(frame) for frame in decoded]
     assert all(b > a for a, b in itertools.pairwise(times))
     timed = [
@@ -172,10 +172,10 @@ def test_time_stamps_that_cannot_be_used(tmp_path: Path, fault: str) -> None:
     with av.open(str(path)) as container:
         decoded = [*container.decode(video=0)]
         for number, frame in enumerate(decoded):
-            frame.pts, frame.time_base = stamps[fault](number), Fraction(1, 25)
+            frame.pts, frame.dts, frame.time_base = stamps[fault](number), None, Fraction(1, 25)
         timing = Timing.of(container.streams.video[0], decoded[:8])
     assert timing.is_counted == ("one" not in fault)
-    clock = FrameClock(timing, path)
+    clock = FrameClock(timing, Clocks(path, None))
     times = np.array([clock.time(frame) for frame in decoded])
     assert (np.diff(times) > 0).all()
     expected = times[0] + np.arange(20) / 25

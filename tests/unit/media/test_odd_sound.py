@@ -14,6 +14,7 @@ import pytest
 from helpers import tone
 
 from wav2lip_npu.media.audio import MonoConverter, load_audio, open_sound
+from wav2lip_npu.media.timestamps import Clocks
 
 RATE = 16_000
 
@@ -47,7 +48,7 @@ def test_a_gap_in_the_sound_is_silence(tmp_path: Path, caplog: pytest.LogCapture
         whole = load_audio(tmp_path / "whole.mkv")
         assert not caplog.text
         for samples in (load_audio(tmp_path / "gap.mkv"), mono(tmp_path / "gap.mkv")):
-            assert "s of sound are missing at" in caplog.text
+            assert "sound is missing in places" in caplog.text
             assert abs(len(samples) - len(whole)) < 400
             late = slice(50_000, 60_000)  # after the gap
             assert np.argmax(whole[late]) == pytest.approx(np.argmax(samples[late]), abs=200)
@@ -56,7 +57,7 @@ def test_a_gap_in_the_sound_is_silence(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_sound_whose_clock_jumps_is_no_gigabyte_of_silence(tmp_path: Path) -> None:
     def convert(times: list[float]) -> int:
-        converter = MonoConverter(None, tmp_path)
+        converter = MonoConverter(None, tmp_path, Clocks(tmp_path, None))
         count = 0
         for time in times:
             frame = av.AudioFrame.from_ndarray(
@@ -64,7 +65,7 @@ def test_sound_whose_clock_jumps_is_no_gigabyte_of_silence(tmp_path: Path) -> No
             )
             frame.sample_rate, frame.time_base = RATE, Fraction(1, 1000)
             frame.pts = round(time * 1000)
-            count += len(converter.convert(frame))
+            count += sum(map(len, converter.convert(frame)))
         return count
 
     assert convert([0, 0.1, 0.2]) == 4800

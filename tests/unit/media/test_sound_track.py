@@ -10,6 +10,7 @@ import pytest
 from helpers import numbered, tone, write_video
 
 from wav2lip_npu.constants import SAMPLE_RATE
+from wav2lip_npu.media.timestamps import Clocks
 from wav2lip_npu.media.video_writer import VideoWriter
 
 
@@ -30,6 +31,9 @@ class Sound:
     def __init__(self, *frames: av.AudioFrame) -> None:
         self.rate, self.channels = frames[0].sample_rate, len(frames[0].layout.channels)
         self._frames = iter(frames)
+
+    def clocks(self) -> Clocks:
+        return Clocks(self.path, None)
 
     def next_decoded(self) -> av.AudioFrame | None:
         return next(self._frames, None)
