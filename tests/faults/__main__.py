@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     zygote.prepare()
     rows = []
     with zygote.temporary_folder("faults-") as temporary:
-        base = inputs.make_in(temporary)
+        base = inputs.make_in(temporary, ())
         for command in commands.COMMANDS:
             if options.command and command.name not in options.command:
                 continue

@@ -136,7 +136,9 @@ SOUND = (
         for n in (1, 2, 100, 2000)
     ),
     *(
-        Mutation(name=f"{r} Hz", apply=_wav(lambda random, r=r: (INTEGERS, {"rate": r})))
+        Mutation(
+            name=f"{r} Hz", apply=_wav(lambda random, r=r: (INTEGERS[: max(1, r)], {"rate": r}))
+        )
         for r in (0, 1, 7, 100, 1000, 2_000_000, 0xFFFFFFFF)
     ),
     Mutation(name="unknown sample code", apply=_wav(lambda random: (INTEGERS, {"code": 0x7777}))),
