@@ -9,6 +9,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 
+from av.codec.codec import UnknownCodecError
+
 from fuzz import arguments, inputs, judge, scenarios, zygote
 from fuzz.mutations import ANY_FILE, ODD_NAMES, Expected, Mutation, make_writable
 from fuzz.scenarios import Rule, Scenario
@@ -16,10 +18,10 @@ from fuzz.specials import SPECIAL
 from wav2lip_npu import cli
 
 # Outcomes of a case.
-USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED = (
-    "used", "used, warned", "left out", "refused", "unexplained",
+USED, WARNED, LEFT_OUT, REFUSED, SKIPPED, UNEXPLAINED = (
+    "used", "used, warned", "left out", "refused", "skipped", "unexplained",
 )  # fmt: skip
-OUTCOMES = (USED, WARNED, LEFT_OUT, REFUSED, UNEXPLAINED)
+OUTCOMES = (USED, WARNED, LEFT_OUT, REFUSED, SKIPPED, UNEXPLAINED)
 REFERENCE = "expert_run"  # a training on good files, for its loss
 PAIRS_A_TURN = 150  # of a scenario and a mutation: a kind that has more comes more often
 
@@ -112,7 +114,13 @@ def run(case: Case, base: Path, folder: Path, seconds: float) -> Result:
     for name in scenario.removed:
         (root / name).unlink()
     (target,) = sorted(root.glob(scenario.target))
-    changed = case.mutation.apply(target, random) or target
+    try:
+        changed = case.mutation.apply(target, random) or target
+    except UnknownCodecError as error:  # FFmpeg is built in many ways
+        return Result(
+            number=case.number, kind=scenario.kind, title=case.title, outcome=SKIPPED,
+            problems=[str(error)], seconds=0.0, last_line="",
+        )  # fmt: skip
     if scenario.rule is not Rule.JOB:
         target = changed
     elif changed != target:  # the list of jobs has the name

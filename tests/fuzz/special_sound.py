@@ -152,7 +152,6 @@ SOUND = (
             ("aac", ".m4a", "aac", {}),
             ("opus", ".ogg", "libopus", {"sound_rate": 48000}),
             ("7.1 opus", ".ogg", "libopus", {"sound_rate": 48000, "layout": "7.1"}),
-            ("vorbis", ".ogg", "libvorbis", {"layout": "stereo", "sound_rate": 44100}),
             ("mp3", ".mp3", "libmp3lame", {}),
             ("alac", ".m4a", "alac", {}),
             ("wma", ".wma", "wmav2", {"sound_rate": 44100}),
