@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz import inputs
+from fuzz import inputs, zygote
 from fuzz.inputs import BOX, INFER, PREPROCESS, SMALL_TRAINING
 
 from wav2lip_npu import cli
-from wav2lip_npu.training import trainer
 
 OUT = "out"  # the folder, in that of the case, in which every command writes
 PARTIAL = ".partial"
@@ -86,9 +84,7 @@ def by_name(name: str) -> Command:
 
 def run(words: Sequence[str]) -> int:
     """A command, its workers forked, without the curves: it starts in milliseconds."""
-    get_context = multiprocessing.get_context
-    multiprocessing.get_context = lambda method=None: get_context("fork")
-    trainer.plot_curves = lambda metrics: None
+    zygote.leave_out_what_is_slow()
     return cli.main(words)
 
 

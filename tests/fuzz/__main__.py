@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_all(todo: Sequence[Case], *, jobs: int, seconds: float, folder: Path) -> list[Result]:
     """Run cases in forked processes, ``jobs`` at a time."""
-    base = inputs.make_in(folder)
+    names = {name for case in todo for name in case.scenario.base}
+    base = inputs.make_in(folder, names | {cases.REFERENCE})
     waiting = [*todo][::-1]
     running: dict[int, tuple[Case, Path]] = {}
     results = []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,11 +14,10 @@ from formula import fill, golden_json, weight
 from helpers import make_clip
 from safetensors.torch import save_file
 
+from fuzz import zygote
 from fuzz.media_files import Recipe, encode, face, speech, wav
-from fuzz.zygote import Limits, run
+from fuzz.zygote import Limits
 from wav2lip_npu import checkpoint, cli
-from wav2lip_npu.doctor import devices
-from wav2lip_npu.doctor.machine import Machine
 from wav2lip_npu.models import SyncNet, generator
 
 SMALL_TRAINING = (
@@ -29,71 +27,75 @@ SMALL_TRAINING = (
 BOX = ("--box", "30", "90", "40", "90")  # top bottom left right, within the frames of 128 pixels
 INFER = ("infer", "--device", "cpu", "--precision", "fp32", "--preset", "ultrafast", "--crf", "10")
 PREPROCESS = ("preprocess", "--detector", "centerface", "--device", "cpu", "--num_workers", "1")
-DEVICES = "devices.pickle"  # what ``doctor`` finds out about devices, in processes of its own
 NOTES = "my notes.txt"  # a user's file, in every folder
 PARQUET = "train-00000-of-00010.parquet"
 
 
-def make_in(folder: Path) -> Path:
+# What a command makes of the other base files: the name → the command.
+MADE: dict[str, tuple[str, ...]] = {
+    "cut": (*PREPROCESS, "--data_root", "raw", "--preprocessed_root", "cut"),
+    "expert_run": (
+        *("train-syncnet", "--data_root", "data", "--filelists", "lists"),
+        *("--checkpoint_dir", "expert_run", *SMALL_TRAINING),
+    ),
+    "run": (
+        *("train", "--data_root", "data", "--filelists", "lists", "--checkpoint_dir", "run"),
+        *("--syncnet_checkpoint_path", "expert.pth", *SMALL_TRAINING),
+    ),
+    "faces": (
+        *(*INFER, "--detector", "centerface", "--checkpoint_path", "wav2lip.pth", "--face"),
+        *("face.png", "--audio", "speech.wav", "--outfile", "out.mp4", "--face_cache", "faces"),
+    ),
+    "exported": (
+        *("export", "--checkpoint_path", "wav2lip.pth", "--outfile", "exported/g.pth", "--onnx"),
+    ),
+}
+
+
+def make_in(folder: Path, names: Iterable[str]) -> Path:
     """Make the base files in a process of their own, unless they are there; returns their folder.
+
+    Args:
+        folder: where there is room for them.
+        names: those of ``MADE`` that are wanted.
 
     Raises:
         RuntimeError: a command failed.
     """
     base = folder / "base" / "files"
-    if base.is_dir():
+    wanted = [name for name in MADE if name in names and not (base / name).exists()]
+    if base.is_dir() and not wanted:
         return base
-    base.parent.mkdir(parents=True)
+    base.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    ending = run(lambda: make(base) or 0, base.parent, Limits(seconds=600), confine=False)
+    ending = zygote.run(
+        lambda: _make(base, wanted), base.parent, Limits(seconds=600), confine=False
+    )
     if ending.code != 0:
         raise RuntimeError(f"no good files: {(folder / 'stderr').read_text()}")
     print(f"good files made in {time.monotonic() - started:.0f} s", flush=True)
     return base
 
 
-def make(folder: Path) -> None:
-    """Write all base files; those that a command makes are made by it.
-
-    Raises:
-        RuntimeError: a command failed.
-    """
-    folder.mkdir(parents=True)
-    _media(folder)
-    _weights(folder)
-    _clips(folder)
-    command(folder, *PREPROCESS, "--data_root", "raw", "--preprocessed_root", "cut")
-    command(
-        folder, "train-syncnet", "--data_root", "data", "--filelists", "lists",
-        "--checkpoint_dir", "expert_run", *SMALL_TRAINING,
-    )  # fmt: skip
-    command(
-        folder, "train", "--data_root", "data", "--filelists", "lists", "--checkpoint_dir", "run",
-        "--syncnet_checkpoint_path", "expert.pth", *SMALL_TRAINING,
-    )  # fmt: skip
-    command(
-        folder, *INFER, "--detector", "centerface", "--checkpoint_path", "wav2lip.pth", "--face",
-        "face.png", "--audio", "speech.wav", "--outfile", "out.mp4", "--face_cache", "faces",
-    )  # fmt: skip
-    command(
-        folder,
-        "export",
-        "--checkpoint_path",
-        "wav2lip.pth",
-        "--outfile",
-        "exported/g.pth",
-        "--onnx",
-    )
-    (folder / "out.mp4").unlink()
-    (folder / DEVICES).write_bytes(pickle.dumps(devices.examine(Machine(), "cpu")))
-    for text in ("std", "setup"):
-        for end in ("out", "err", "warnings"):
-            (folder / f"{text}{end}").unlink(missing_ok=True)
+def _make(folder: Path, names: Sequence[str]) -> int:
+    if not folder.is_dir():
+        folder.mkdir()
+        _media(folder)
+        _weights(folder)
+        _clips(folder)
+    for name in names:
+        command(folder, *MADE[name])
+    return 0
 
 
 def command(folder: Path, *words: str) -> None:
     """Run a command that must succeed."""
-    ending = run(lambda: cli.main(words), folder, Limits(seconds=300), name="setup")
+
+    def main() -> int:
+        zygote.leave_out_what_is_slow()
+        return cli.main(words)
+
+    ending = zygote.run(main, folder, Limits(seconds=300), name="setup")
     if ending.code != 0:
         text = (folder.parent / "setuperr").read_text(errors="replace")
         raise RuntimeError(f"{' '.join(words)}: {ending.code}\n{text}")

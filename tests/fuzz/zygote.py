@@ -9,6 +9,7 @@ import atexit
 import ctypes
 import io
 import logging
+import multiprocessing
 import os
 import resource
 import shutil
@@ -225,6 +226,24 @@ def _leave(code: int) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def leave_out_what_is_slow(*, curves: bool = False) -> None:
+    """Spare seconds in this process, for what is not judged here.
+
+    Args:
+        curves: whether a training draws its curves.
+    """
+    from wav2lip_npu.doctor import devices
+    from wav2lip_npu.training import trainer
+
+    get_context = multiprocessing.get_context
+    # Worker processes that are spawned import everything again.
+    multiprocessing.get_context = lambda method=None: get_context("fork")
+    # The doctor tries devices in processes of their own.
+    devices.examine = lambda machine, asked: devices.DeviceReport(used="cpu", findings=[])
+    if not curves:
+        trainer.plot_curves = lambda metrics: None
 
 
 def resident_bytes() -> int:
