@@ -22,7 +22,7 @@ from wav2lip_npu.inference.fusion import fold
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.files import atomic_write
+from wav2lip_npu.runtime.files import atomic_write, check_writable
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
@@ -39,26 +39,52 @@ def export(config: ExportConfig) -> None:
         UserError: no generator in the checkpoint; no moving average where it is asked for; a file
             cannot be written; or ONNX Runtime computes other pixels than torch.
     """
-    found = checkpoint.read(config.checkpoint_path)
-    averaged = config.weights == "ema" or (config.weights == "auto" and "ema" in found.extra)
-    chosen = found.averaged() if averaged else found
+    targets = output_files(config)
     generator = Generator()
+    found = checkpoint.read(config.checkpoint_path, generator)
+    chosen = found.for_inference(config.weights)
     checkpoint.load_network(generator, chosen)
     weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
-    about = {"step": str(found.global_step), "weights": "ema" if averaged else "raw"}
+    about = {"step": str(found.global_step), "weights": "raw" if chosen is found else "ema"}
     content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
-    pth, tensors = (config.outfile.with_suffix(suffix) for suffix in SUFFIXES)
+    pth, tensors = (targets[suffix] for suffix in SUFFIXES)
     with atomic_write(pth) as partial:
         torch.save(content, partial)
     with atomic_write(tensors) as partial:
         save_file(weights, partial, metadata=about)
     log.info("%s weights of step %d: %s and %s", about["weights"], found.global_step, pth, tensors)
     if config.onnx:
-        target = config.outfile.with_suffix(ONNX)
+        target = targets[ONNX]
         with atomic_write(target) as partial:
             _write_onnx(generator, partial)
         difference = _compare(generator, target)
         log.info("%s: within %.1e of torch, for batches of any size", target, difference)
+
+
+def output_files(config: ExportConfig) -> dict[str, Path]:
+    """The files to write, by suffix: ``--outfile`` without a suffix of ours, and each suffix.
+
+    Other dots belong to the name: ``wav2lip-1.0`` gives ``wav2lip-1.0.pth``.
+
+    Raises:
+        UserError: one is the checkpoint, or a folder, or cannot be written.
+    """
+    outfile, suffixes = config.outfile, [*SUFFIXES, *([ONNX] if config.onnx else [])]
+    if not outfile.name or outfile.is_dir():
+        raise UserError(f"--outfile {outfile}: is a folder; name a file in it")
+    stem = outfile.stem if outfile.suffix.lower() in (*SUFFIXES, ONNX) else outfile.name
+    targets = {suffix: outfile.with_name(stem + suffix) for suffix in suffixes}
+    for path in targets.values():
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; choose another --outfile")
+        given = config.checkpoint_path
+        if path.exists() and given.exists() and path.samefile(given):
+            raise UserError(
+                f"{path}: is --checkpoint_path, which would lose its optimizer and its averages; "
+                "choose another --outfile"
+            )
+    check_writable(outfile.parent)
+    return targets
 
 
 def _write_onnx(generator: Generator, path: Path) -> None:

@@ -53,7 +53,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     Raises:
         UserError: it is missing, no regular file, or no media.
     """
-    _require_media_file(path)
+    require_media_file(path)
     with media_errors(path):
         # With "file:" no name is taken for an address, and with "none" none for a pattern.
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
@@ -63,7 +63,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
         yield container
 
 
-def _require_media_file(path: Path) -> None:
+def require_media_file(path: Path) -> None:
     """Refuse what must not be opened, or would wait forever.
 
     Raises:

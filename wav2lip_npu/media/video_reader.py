@@ -27,6 +27,7 @@ from wav2lip_npu.media.container import (
     header_seconds,
     media_errors,
     open_media,
+    require_media_file,
     video_stream,
 )
 from wav2lip_npu.media.timestamps import Clocks, FrameClock, Timing, first_frames, nominal_rate
@@ -289,10 +290,11 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: no such file, or not an image.
     """
+    require_media_file(path)
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
         # By way of bytes: OpenCV's own reader cannot open some names on some systems.
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     except (OSError, cv2.error) as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
     if image is None:  # a kind that FFmpeg knows, and OpenCV perhaps not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ import torch
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.constants import FACE_SIZE, FPS, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip
-from wav2lip_npu.data.dataset import ClipData
+from wav2lip_npu.data.dataset import ClipData, WindowDataset
 from wav2lip_npu.data.sampler import WindowSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import last_valid_start, syncnet_mel_start
 from wav2lip_npu.runtime.device import Device, seed
-from wav2lip_npu.runtime.files import WriteError, write_image
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import write_image
 from wav2lip_npu.training.figures import make_sheet
 
 if TYPE_CHECKING:
@@ -66,16 +68,16 @@ def check_data(data: ClipData, seed: int, folder: Path) -> None:
         seed: of the training's samples.
         folder: where the sheet is written.
     """
-    windows = WindowSampler(data.clips, seed).sample(range(4096))
-    log.info("data check: in %.1f %% of the samples faces match", 100 * windows.matched.mean())
-    _check_lengths(data.clips)
-    _log_agreement(agreement(data))
-    path = folder / SHEET
     try:
+        windows = WindowSampler(data.clips, seed).sample(range(4096))
+        log.info("data check: in %.1f %% of the samples faces match", 100 * windows.matched.mean())
+        _check_lengths(data.clips)
+        _log_agreement(agreement(data))
+        path = folder / SHEET
         write_image(path, _sheet(data))
         log.info("data check: %s shows windows and their sound", path)
-    except WriteError as error:
-        log.warning("data check: %s", error)
+    except Exception as error:  # whatever it is, a check must not end a training
+        log.warning("data check: not complete (%s)", reason(error))
 
 
 def _check_lengths(clips: list[Clip]) -> None:
@@ -147,6 +149,14 @@ def agreement(data: ClipData) -> Agreement:
 
 def _curves(data: ClipData, place: int) -> tuple[np.ndarray, np.ndarray]:
     """The mouth's brightness and the loudness at each frame of a clip, NaN where unknown."""
+    try:
+        return _read_curves(data, place)
+    except UserError:  # training leaves out what cannot be read, and says so
+        unknown = np.full(MAX_COMPARED_FRAMES + WINDOW_FRAMES, np.nan)
+        return unknown, unknown
+
+
+def _read_curves(data: ClipData, place: int) -> tuple[np.ndarray, np.ndarray]:
     clip = data.clips[place]
     in_turn = clip.windows % WINDOW_FRAMES == 0
     starts = clip.windows[in_turn & (clip.windows < MAX_COMPARED_FRAMES)]
@@ -180,25 +190,29 @@ def _correlations(lips: np.ndarray, sound: np.ndarray) -> np.ndarray:
 def _sheet(data: ClipData) -> np.ndarray:
     """Windows of twenty clips, a row each: five faces, and the mel of their 0.2 s."""
     places = np.unique(np.linspace(0, len(data.clips) - 1, MAX_SHEET_CLIPS).astype(int))
-    targets = (data.clips[place].targets for place in places)
-    starts = np.array([frames[len(frames) // 2] for frames in targets])
-    faces = data.store.faces(places, starts).cpu()
-    mels = data.store.mels(places, syncnet_mel_start(starts)[:, None]).cpu()
     rows = []
-    for place, start, window, mel in zip(
-        places.tolist(), starts.tolist(), faces, mels, strict=True
-    ):
-        image = ((mel[0].numpy()[::-1] + 4) / 8 * 255).clip(0, 255).astype(np.uint8)
-        image = cv2.resize(image, (FACE_SIZE, FACE_SIZE), interpolation=cv2.INTER_NEAREST)
-        coloured = torch.from_numpy(cv2.applyColorMap(image, cv2.COLORMAP_VIRIDIS))
-        row = torch.cat([window, coloured[None]])
-        name = f"{data.clips[place].folder.name} {start}"
-        first = np.ascontiguousarray(row[0].numpy())
-        cv2.putText(first, name, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (255, 255, 255), 1)
-        row[0] = torch.from_numpy(first)
-        rows.append(row)
+    for place in places.tolist():
+        targets = data.clips[place].targets
+        with suppress(UserError):  # see ``_curves``
+            rows.append(_sheet_row(data, place, int(targets[len(targets) // 2])))
     titles = (*(f"frame {n}" for n in range(WINDOW_FRAMES)), "mel, 0.2 s")
     return make_sheet(torch.stack(rows), titles)
+
+
+def _sheet_row(data: ClipData, place: int, start: int) -> torch.Tensor:
+    """A window of a clip, and its mel: uint8 (6, 96, 96, 3) BGR."""
+    places, starts = np.array([place]), np.array([start])
+    window = data.store.faces(places, starts).cpu()[0]
+    mel = data.store.mels(places, syncnet_mel_start(starts)[:, None]).cpu()[0, 0]
+    levels = ((mel.numpy()[::-1] + 4) / 8 * 255).clip(0, 255).astype(np.uint8)
+    image = cv2.resize(levels, (FACE_SIZE, FACE_SIZE), interpolation=cv2.INTER_NEAREST)
+    coloured = torch.from_numpy(cv2.applyColorMap(image, cv2.COLORMAP_VIRIDIS))
+    row = torch.cat([window, coloured[None]])
+    name = f"{data.clips[place].folder.name} {start}"
+    first = np.ascontiguousarray(row[0].numpy())
+    cv2.putText(first, name, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (255, 255, 255), 1)
+    row[0] = torch.from_numpy(first)
+    return row
 
 
 def check_overfit(
@@ -223,8 +237,8 @@ def check_overfit(
     )
     task = task_class(plain, device)
     sampler = task.batches.sampler_class(data.clips, config.seed)
-    windows = sampler.sample(range(OVERFIT_WINDOWS))
-    batch = device.to_device(task.batches.training_batch(data.store, windows))
+    dataset = WindowDataset(data.store, task.batches, sampler)
+    batch = device.to_device(dataset.__getitems__(range(OVERFIT_WINDOWS)))
     task.set_training(True)
     losses = [float(task.step(batch)[task.train_loss]) for _ in range(OVERFIT_STEPS)]
     first, last = losses[0], min(losses[-10:])

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.cli import main
+from wav2lip_npu.config import ExportConfig
+from wav2lip_npu.inference.export import output_files
 from wav2lip_npu.models import Generator
 
 pytestmark = pytest.mark.usefixtures("thin")
@@ -60,3 +62,41 @@ def test_what_cannot_be_exported(
     assert "has no moving average" in capsys.readouterr().err
     assert not Path(out).exists()
     assert main(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("outfile", "stem"),
+    [
+        ("wav2lip-1.0", "wav2lip-1.0"), ("g.pth", "g"), ("g.SafeTensors", "g"), ("g.onnx", "g"),
+        ("口型 v2.5.pth", "口型 v2.5"), ("g", "g"), (".pth", ".pth"),
+    ],
+)  # fmt: skip
+def test_names_of_the_files(outfile: str, stem: str, saved: Path, tmp_path: Path) -> None:
+    config = ExportConfig(checkpoint_path=saved, outfile=tmp_path / "to" / outfile)
+    names = {path.name for path in output_files(config).values()}
+    assert names == {f"{stem}.pth", f"{stem}.safetensors"}
+
+
+@pytest.mark.parametrize("outfile", ["g.pth", "g", "g.safetensors", "link.pth"])
+def test_the_checkpoint_is_not_written_over(outfile: str, saved: Path, tmp_path: Path) -> None:
+    own = saved.rename(tmp_path / "g.pth")
+    (tmp_path / "link.pth").symlink_to("g.pth")
+    before = own.read_bytes()
+    words = ["export", "--checkpoint_path", str(own), "--outfile", str(tmp_path / outfile)]
+    assert main(words) == 2
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize("outfile", [".", "folder", "taken", "file/g"])
+def test_places_that_cannot_be_written(
+    outfile: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before anything is read or computed."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    saved.write_bytes(b"")  # reading it would be another error
+    words = ["export", "--checkpoint_path", str(saved), "--outfile", str(tmp_path / outfile)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "is a folder" in error or "cannot be written" in error
