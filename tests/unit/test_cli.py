@@ -299,8 +299,8 @@ from wav2lip_npu import cli
 from wav2lip_npu.config import InferConfig
 
 def wait(config):
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(60)
     finally:
         Path(sys.argv[1]).touch()
