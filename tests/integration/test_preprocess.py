@@ -348,7 +348,7 @@ def test_sigterm_keeps_the_clips_that_are_done(
     else:
         run.terminate()
     _, log = run.communicate(timeout=60)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15  # a second alone, more beside other tests
     assert run.returncode == 130, log
     assert "stopped; the clips that are done are kept" in log
     assert not (out / "main" / "long").exists()

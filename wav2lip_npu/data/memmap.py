@@ -42,6 +42,7 @@ CROP_BYTES = FACE_SIZE * FACE_SIZE * 3
 ROW_BYTES = MEL_BANDS * 4  # float32
 CROPS_PER_JOB = 256  # that a thread decodes: 7 MB
 CHECKED_CLIPS = 8  # whose checksums are compared each time a cache is opened
+MAX_LOGGED_FAULTS = 10  # crops that cannot be read
 GIB = 2**30
 _CACHE_NAME = re.compile(r"-[0-9a-f]{8}\.(crops|mels|json|partial)")
 _PARTIAL_NAME = re.compile(rf"-[0-9a-f]{{8}}\.{PARTIAL_PATTERN}\.(crops|mels|json)")
@@ -268,6 +269,10 @@ def _open_sound(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> Me
         rows = mels[first_row[place] : first_row[place + 1]]
         if [zlib.crc32(faces.data), zlib.crc32(rows.data)] != sums[place]:
             raise ValueError(f"damaged at {clips[place].folder.name}")
+    for fault in list(faults.values())[:MAX_LOGGED_FAULTS]:
+        log.warning("left out: %s", fault)
+    if len(faults) > MAX_LOGGED_FAULTS:
+        log.warning("left out: %d crops in all", len(faults))
     return MemmapClips(base, clips, faults)
 
 

@@ -113,7 +113,7 @@ class WorkerPool(Generic[Job]):
         if not self._slots:
             raise UserError(
                 f"no worker process can be started: the last one {slot.start_failure}; if memory "
-                "is short, take fewer (--num_workers)"
+                "is short, let fewer work at the same time"
             )
         self._jobs.append(slot.job[0])
 
