@@ -13,7 +13,7 @@ import numpy as np
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media import video_reader
+from wav2lip_npu.media import images, video_reader
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection import max_frames_held
 
@@ -33,7 +33,7 @@ class FaceSource:
         self.path = config.face
         self.still = config.static
         self.info: video_reader.VideoInfo | None = None
-        if video_reader.is_image(config.face):
+        if images.is_image(config.face):
             self.still = True
             self.fps = Fraction(config.fps).limit_denominator(1001)
         else:
@@ -50,7 +50,7 @@ class FaceSource:
     def frames(self) -> Iterator[Frame]:
         """All frames in order; of a still image, the one there is."""
         if self.info is None:
-            yield self._edit(Frame(time=0.0, image=video_reader.read_image(self.path)))
+            yield self._edit(Frame(time=0.0, image=images.read_image(self.path)))
             return
         frames = video_reader.at_rate(video_reader.read_frames(self.path), self.fps)
         for frame in islice(frames, 1) if self.still else frames:

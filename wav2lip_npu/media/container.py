@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ _GENERATE_PTS = 1  # AVFMT_FLAG_GENPTS, which PyAV sets: guessed time stamps, of
 # Files that make FFmpeg open others: playlists, lists of parts, descriptions of network streams.
 _PLAYLIST = re.compile(rb"\s*(\xef\xbb\xbf)?(#EXTM3U|ffconcat|v=0\r?\n|<\?xml[^<]*<MPD|<MPD)")
 _PLAYLIST_BYTES = 512  # in which it shows
+_PLAYLIST_FORMATS = frozenset(("concat", "dash", "hls", "imf", "rtsp", "sdp"))  # of FFmpeg
 
 Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
 
@@ -56,9 +58,15 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     require_media_file(path)
     with media_errors(path):
         # With "file:" no name is taken for an address, and with "none" none for a pattern.
-        options = {"protocol_whitelist": "file", "pattern_type": "none"}
+        options = {
+            "protocol_whitelist": "file",
+            "pattern_type": "none",
+            "max_pixels": str(MAX_PIXELS),
+        }
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     with container:
+        if container.format.name.split(",")[0] in _PLAYLIST_FORMATS:
+            raise _playlist(path)
         container.flags &= ~_GENERATE_PTS
         yield container
 
@@ -83,7 +91,11 @@ def require_media_file(path: Path) -> None:
     if not head:
         raise UserError(f"{path}: is empty")
     if _PLAYLIST.match(head):
-        raise UserError(f"{path}: is a playlist; name the media file itself")
+        raise _playlist(path)
+
+
+def _playlist(path: Path) -> UserError:
+    return UserError(f"{path}: is a playlist; name the media file itself")
 
 
 def audio_stream(container: av.container.InputContainer, path: Path) -> av.AudioStream:
@@ -94,7 +106,7 @@ def audio_stream(container: av.container.InputContainer, path: Path) -> av.Audio
     """
     stream = _default(container, container.streams.audio)
     if stream is None:
-        raise UserError(f"{path}: has no audio stream")
+        raise UserError(f"{path}: {_absence('audio', container.streams.audio)}")
     return stream
 
 
@@ -106,17 +118,33 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
     """
     stream = find_video_stream(container)
     if stream is None:
-        raise UserError(f"{path}: has no video stream")
-    codec = stream.codec_context
-    if codec.width * codec.height > MAX_PIXELS:
-        raise UserError(f"{path}: frames of {codec.width} × {codec.height} pixels are too large")
-    codec.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes
+        raise UserError(f"{path}: {_absence('video', container.streams.video)}")
+    require_usual_size(stream, path)
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes
     return stream
+
+
+def require_usual_size(stream: av.VideoStream, path: Path) -> None:
+    """Refuse frames that would take gigabytes.
+
+    Raises:
+        UserError: frames are too large.
+    """
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{path}: pictures of {width} × {height} pixels are too large")
 
 
 def find_video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
     """The video stream that players take, if there is one."""
     return _default(container, container.streams.video)
+
+
+def _absence(kind: str, streams: Sequence[Stream]) -> str:
+    """Why none of the streams of a kind can be used."""
+    if any(stream.codec_context is None for stream in streams):
+        return f"no decoder for its {kind} stream; convert it to a usual kind"
+    return f"has no {kind} stream"
 
 
 def _default(container: av.container.InputContainer, streams: Sequence[Stream]) -> Stream | None:
@@ -180,3 +208,13 @@ def decode_packet(packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
         raise
     except (av.FFmpegError, ValueError):
         return []
+
+
+def holds_image(container: av.container.InputContainer, path: Path) -> bool:
+    """Whether a file is a still image: of an image's format, or one frame and no sound."""
+    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+        return True
+    stream = find_video_stream(container)
+    if stream is None or container.streams.audio:
+        return False
+    return len([*islice(decode(demux(container, [stream], path)), 2)]) == 1

@@ -1,4 +1,4 @@
-"""Videos in, frame by frame, with PyAV; still images too."""
+"""Videos in, frame by frame, with PyAV."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -25,13 +23,19 @@ from wav2lip_npu.media.container import (
     demux,
     find_video_stream,
     header_seconds,
+    holds_image,
     media_errors,
     open_media,
-    require_media_file,
     video_stream,
 )
-from wav2lip_npu.media.timestamps import Clocks, FrameClock, Timing, first_frames, nominal_rate
-from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.media.timestamps import (
+    MAX_FPS,
+    Clocks,
+    FrameClock,
+    Timing,
+    first_frames,
+    nominal_rate,
+)
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -40,6 +44,13 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
     )
 )
+
+# What ITU-T H.273 defines; other numbers are damage, or reserved.
+_MATRICES = frozenset((0, 1, *range(4, 15)))
+_RANGES = frozenset((1, 2))
+_PRIMARIES = frozenset((1, *range(4, 13), 22))
+_TRANSFERS = frozenset((1, *range(4, 19)))
+ALPHA_WARNING = "its transparency is left out"
 
 log = logging.getLogger(__name__)
 
@@ -196,34 +207,49 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
     rotation, codec = _rotation(first), stream.codec_context
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     length, unit = stream.duration, stream.time_base
-    rate = nominal_rate(stream)
+    rate, mean = nominal_rate(stream), stream.average_rate
+    has_mean = mean is not None and 0 < mean <= MAX_FPS
     warnings = []
     if _has_alpha(stream, first):
-        warnings.append("its transparency is left out")
+        warnings.append(ALPHA_WARNING)
     if timing.is_counted:
         warnings.append(
             f"its frames have no usable times: they count as {float(rate):.5g} a second"
         )
     return VideoInfo(
         fps=rate,
-        mean_fps=rate if timing.is_counted else Fraction(stream.average_rate or rate),
+        mean_fps=rate if timing.is_counted or not has_mean else Fraction(mean),
         rotation=rotation,
         start=timing.start,
         seconds=float(length * unit) if length is not None and unit is not None else None,
-        colorspace=int(first.colorspace),
-        color_range=int(first.color_range),
-        color_primaries=int(codec.color_primaries),
-        color_transfer=int(codec.color_trc),
+        colorspace=_matrix(first),
+        color_range=_if_in(_RANGES, first.color_range, 0),
+        color_primaries=_if_in(_PRIMARIES, codec.color_primaries, 2),
+        color_transfer=_if_in(_TRANSFERS, codec.color_trc, 2),
         pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
         is_seekable=timing.is_seekable,
         warnings=tuple(warnings),
     )
 
 
+def _matrix(frame: av.VideoFrame) -> int:
+    """The number of a frame's matrix; 0, RGB, only where it holds RGB."""
+    matrix = _if_in(_MATRICES, frame.colorspace, 2)
+    return matrix if matrix or frame.format.is_rgb else 2
+
+
+def _if_in(known: frozenset[int], number: int, otherwise: int) -> int:
+    return int(number) if int(number) in known else otherwise
+
+
 def _has_alpha(stream: av.VideoStream, first: av.VideoFrame) -> bool:
     """Whether a video has transparency; VP8 and VP9 keep it beside the frames."""
-    beside = stream.metadata.get("alpha_mode") == "1"
-    return beside or any(component.is_alpha for component in first.format.components)
+    if stream.metadata.get("alpha_mode") == "1":
+        return True
+    if not any(component.is_alpha for component in first.format.components):
+        return False
+    alpha = first.reformat(format="rgba").to_ndarray()[..., 3]
+    return bool(alpha.min() < 255)
 
 
 def _upright(
@@ -244,25 +270,6 @@ def _rotation(decoded: av.VideoFrame) -> int:
     return round(decoded.rotation / 90) % 4 * 90
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file is a still image by its content: one frame, and no sound.
-
-    Raises:
-        UserError: no such file, or no media file at all.
-    """
-    with open_media(path) as container:
-        return _holds_image(container, path)
-
-
-def _holds_image(container: av.container.InputContainer, path: Path) -> bool:
-    if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-        return True
-    stream = find_video_stream(container)
-    if stream is None or container.streams.audio:
-        return False
-    return len([*islice(decode(demux(container, [stream], path)), 2)]) == 1
-
-
 def is_video_by_name(path: Path) -> bool | None:
     """Whether a file is a video by its suffix; None: only its content can tell."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -279,28 +286,9 @@ def is_video(path: Path) -> bool:
     try:
         with open_media(path) as container:
             has_video = find_video_stream(container) is not None
-            return has_video and not _holds_image(container, path)
+            return has_video and not holds_image(container, path)
     except UserError:
         return False
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read a still image as (h, w, 3) BGR.
-
-    Raises:
-        UserError: no such file, or not an image.
-    """
-    require_media_file(path)
-    try:
-        # By way of bytes: OpenCV's own reader cannot open some names on some systems.
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
-    if image is None:  # a kind that FFmpeg knows, and OpenCV perhaps not
-        with open_video(path) as video:
-            image = next(video.frames()).image
-    return image
 
 
 def rectangle(option: str, edges: tuple[int, int, int, int], image: np.ndarray) -> Box:

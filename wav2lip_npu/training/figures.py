@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from wav2lip_npu.media.video_reader import read_image
+from wav2lip_npu.media.images import read_image
 from wav2lip_npu.runtime.files import atomic_write, write_image
 from wav2lip_npu.training.metrics import EMA_PREFIX, RESOURCE_METRICS, MetricsFile
 

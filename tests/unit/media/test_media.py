@@ -15,7 +15,8 @@ from helpers import number_of, numbered, tone, write_video
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
-from wav2lip_npu.media.video_reader import Frame, at_rate, is_image, probe, read_frames, read_image
+from wav2lip_npu.media.images import is_image, read_image
+from wav2lip_npu.media.video_reader import Frame, at_rate, probe, read_frames
 from wav2lip_npu.media.video_writer import VideoWriter
 
 

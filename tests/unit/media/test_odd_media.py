@@ -15,14 +15,13 @@ from helpers import number_of, numbered, tone, write_video
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import WavWriter, load_audio, open_sound, write_wav
+from wav2lip_npu.media.images import is_image, read_image
 from wav2lip_npu.media.timestamps import Clocks, FrameClock, Timing
 from wav2lip_npu.media.video_reader import (
     at_rate,
-    is_image,
     open_video,
     probe,
     read_frames,
-    read_image,
 )
 
 RATE = 16_000
@@ -362,7 +361,7 @@ def test_frames_that_are_too_large_are_refused(tmp_path: Path) -> None:
     place = content.index(b"strf") + 8 + 4  # BITMAPINFOHEADER: width and height follow its size
     content[place : place + 8] = (60_000).to_bytes(4, "little") * 2
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.avi: (frames of 60000 × 60000|no frame|cannot)"):
+    with pytest.raises(UserError, match=r"a\.avi: (pictures of 60000 × 60000|no frame|cannot)"):
         order(path)
 
 

@@ -1,0 +1,79 @@
+"""Still images in, of any kind that OpenCV or FFmpeg can read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.container import holds_image, open_media, require_usual_size
+from wav2lip_npu.media.video_reader import ALPHA_WARNING, VideoFile
+from wav2lip_npu.runtime.failures import reason
+
+log = logging.getLogger(__name__)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a still image by its content: one frame, and no sound.
+
+    Raises:
+        UserError: no such file, or no media file at all.
+    """
+    with open_media(path) as container:
+        return holds_image(container, path)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a still image as (h, w, 3) BGR, upright.
+
+    Raises:
+        UserError: no such file, or not an image.
+    """
+    with open_media(path) as container:
+        for stream in container.streams.video[:1]:
+            require_usual_size(stream, path)
+    try:
+        data = path.read_bytes()
+        # By way of bytes: OpenCV's own reader cannot open some names on some systems.
+        content = np.frombuffer(data, np.uint8)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        whole = None if image is None else cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    if image is None or data[4:8] == b"ftyp":  # AVIF and HEIC, which OpenCV does not turn upright
+        return _first_frame(path, image)
+    if whole is not None and _is_transparent(whole):
+        log.warning("%s: %s", path, ALPHA_WARNING)
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+        log.warning("%s: is cut off; what is missing of the picture is grey", path)
+    if data[12:16] == b"VP8X" and data[20] & 2:
+        log.warning("%s: is an animation, of which the first picture is taken", path)
+    return image
+
+
+def _first_frame(path: Path, image: np.ndarray | None) -> np.ndarray:
+    """A picture as FFmpeg reads it; or as OpenCV did, where it has parts that FFmpeg leaves apart.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with open_media(path) as container:
+        if len(container.streams.video) > 1:  # tiles, or transparency
+            if image is None:
+                raise UserError(f"{path}: is a picture in tiles; convert it to PNG or JPEG")
+            return image
+        video = VideoFile(container, path)
+        for warning in video.info.warnings:
+            log.warning("%s: %s", path, warning)
+        return next(video.frames()).image
+
+
+def _is_transparent(image: np.ndarray) -> bool:
+    """Whether an image as it is stored has pixels that are not opaque."""
+    if image.ndim < 3 or image.shape[2] != 4:
+        return False
+    opaque = 1.0 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
+    return bool(image[..., 3].min() < opaque)
