@@ -9,9 +9,14 @@ import cv2
 import numpy as np
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.container import holds_image, open_media, require_usual_size
+from wav2lip_npu.media.container import (
+    find_video_stream,
+    holds_image,
+    open_media,
+    require_usual_size,
+)
 from wav2lip_npu.media.video_reader import ALPHA_WARNING, VideoFile
-from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.failures import is_out_of_memory, reason
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,8 @@ def read_image(path: Path) -> np.ndarray:
         UserError: no such file, or not an image.
     """
     with open_media(path) as container:
-        for stream in container.streams.video[:1]:
+        stream = find_video_stream(container)
+        if stream is not None:
             require_usual_size(stream, path)
     try:
         data = path.read_bytes()
@@ -41,14 +47,18 @@ def read_image(path: Path) -> np.ndarray:
         content = np.frombuffer(data, np.uint8)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
         whole = None if image is None else cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise UserError(f"{path}: {reason(error)}") from error
+        raise _unreadable(path) from error
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+        log.warning("%s: is cut off; what is missing of the picture is grey", path)
     if image is None or data[4:8] == b"ftyp":  # AVIF and HEIC, which OpenCV does not turn upright
         return _first_frame(path, image)
     if whole is not None and _is_transparent(whole):
         log.warning("%s: %s", path, ALPHA_WARNING)
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
-        log.warning("%s: is cut off; what is missing of the picture is grey", path)
     if data[12:16] == b"VP8X" and data[20] & 2:
         log.warning("%s: is an animation, of which the first picture is taken", path)
     return image
@@ -65,10 +75,17 @@ def _first_frame(path: Path, image: np.ndarray | None) -> np.ndarray:
             if image is None:
                 raise UserError(f"{path}: is a picture in tiles; convert it to PNG or JPEG")
             return image
-        video = VideoFile(container, path)
+        try:
+            video = VideoFile(container, path)
+        except UserError as error:
+            raise _unreadable(path) from error
         for warning in video.info.warnings:
             log.warning("%s: %s", path, warning)
         return next(video.frames()).image
+
+
+def _unreadable(path: Path) -> UserError:
+    return UserError(f"{path}: not an image that can be read; it is damaged, or of a rare kind")
 
 
 def _is_transparent(image: np.ndarray) -> bool:

@@ -17,7 +17,9 @@ MAX_FPS = 240  # files of varying rate may name the ticks of their clock
 JUDGED_FRAMES = 8  # at the start of a stream, by whose times it is judged
 JUDGED_BYTES = 2**26  # that these may take in memory; of 4K fewer frames are judged
 RESET_SECONDS = 1.0  # time stamps that fall by more belong to a clock that was set anew
-MAX_GAP_SECONDS = 600.0  # without a frame or sound, in a file that does not say how long it is
+MIN_STEP, MAX_STEP = 0.0005, 60.0  # seconds from frame to frame, in the mean of the first ones
+USUAL_GAP = 600.0  # seconds without a frame or sound, in a file that does not say how long it is
+MAX_GAP = 3600.0  # the same, in any file; more is a clock that was set anew
 MAX_CLOCKS = 16  # of one file that are remembered
 CATCH_UP = 0.98  # of a step, for frames whose time stamps rise, but are behind
 # Formats whose index leads to a moment by the time stamps of the frames there.
@@ -59,7 +61,7 @@ class Timing:
         if not by_decoding:
             decoded = [b if a is None else a for a, b in zip(shown, decoded, strict=True)]
         stamps = [stamp for stamp in decoded if stamp is not None]
-        is_counted = not stamps or 2 * _count_falls(stamps) >= len(stamps)
+        is_counted = not _is_usable(stamps)
         header_start = float((stream.start_time or 0) * (stream.time_base or Fraction(0)))
         if is_counted or name == "avi":  # which counts its frames from its start
             start = header_start
@@ -94,6 +96,14 @@ def _count_falls(stamps: Sequence[float | None]) -> int:
     return sum(later <= earlier for earlier, later in pairwise(known))
 
 
+def _is_usable(stamps: Sequence[float]) -> bool:
+    """Whether most rise, by steps that a video may have."""
+    if not stamps or 2 * _count_falls(stamps) >= len(stamps):
+        return False
+    steps = len(stamps) - 1
+    return not steps or MIN_STEP <= (max(stamps) - min(stamps)) / steps <= MAX_STEP
+
+
 class Clocks:
     """The clocks of a file, which are set anew where recordings were joined.
 
@@ -108,7 +118,7 @@ class Clocks:
             seconds: how long it is by its header: no gap in it is longer. None: not said.
         """
         self._path = path
-        self.max_gap = MAX_GAP_SECONDS if seconds is None else max(seconds, RESET_SECONDS)
+        self.max_gap = min(max(seconds or USUAL_GAP, RESET_SECONDS), MAX_GAP)
         # Seconds to add to the time stamps of each, the latest at the end.
         self._offsets = deque([0.0], MAX_CLOCKS)
 

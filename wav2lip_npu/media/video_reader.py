@@ -208,7 +208,8 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     length, unit = stream.duration, stream.time_base
     rate, mean = nominal_rate(stream), stream.average_rate
-    has_mean = mean is not None and 0 < mean <= MAX_FPS
+    if timing.is_counted or mean is None or not 0 < mean <= MAX_FPS:
+        mean = rate
     warnings = []
     if _has_alpha(stream, first):
         warnings.append(ALPHA_WARNING)
@@ -218,7 +219,7 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
         )
     return VideoInfo(
         fps=rate,
-        mean_fps=rate if timing.is_counted or not has_mean else Fraction(mean),
+        mean_fps=Fraction(mean),
         rotation=rotation,
         start=timing.start,
         seconds=float(length * unit) if length is not None and unit is not None else None,
