@@ -55,7 +55,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     Raises:
         UserError: it is missing, no regular file, or no media.
     """
-    require_media_file(path)
+    _require_media_file(path)
     with media_errors(path):
         # With "file:" no name is taken for an address, and with "none" none for a pattern.
         options = {
@@ -71,7 +71,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
         yield container
 
 
-def require_media_file(path: Path) -> None:
+def _require_media_file(path: Path) -> None:
     """Refuse what must not be opened, or would wait forever.
 
     Raises:
