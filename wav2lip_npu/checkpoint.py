@@ -6,9 +6,11 @@ the original does not save; the original ignores it.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ import torch
 from torch import nn
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.files import PARTIAL_PATTERN, atomic_write
+from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError, atomic_write
+from wav2lip_npu.state_dicts import COUNTER, find_weights, identify, misfit
 from wav2lip_npu.weight_files import WeightFileError, read_content
 
 OUR_KEY = "wav2lip_npu"
@@ -30,19 +34,9 @@ _PARTIAL_NAME = re.compile(
     rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
 )
 
-UNKNOWN = "weights of an unknown network"
-MAX_NESTING = 3  # of containers in which weights are looked for
 MAX_COUNT = 10**12  # steps; more is no number of steps
-_COUNTER = ".num_batches_tracked"
 
-# A parameter that only this network has → the network's name.
-_NETWORKS = {
-    "face_encoder.0.conv_block.0.weight": "lip-sync expert",
-    "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
-    "binary_pred.0.weight": "visual quality discriminator",
-    "conv3_3_norm.weight": "S3FD face detector",
-    "stylegan_decoder.constant_input.weight": "face restoration network GFPGAN",
-}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +106,8 @@ def read(path: Path, network: nn.Module | None = None) -> Checkpoint:
     content = read_content(path)
     if not isinstance(content, Mapping):
         raise WeightFileError(f"{path}: holds a {type(content).__name__}, not weights of a network")
-    found = [*_networks(content)]
-    if not found:
-        raise WeightFileError(f"{path}: holds no weights of a network")
-    wanted = None if network is None else _identify(network.state_dict())
-    weights, averages = _choose(path, found, wanted)
+    wanted = None if network is None else identify(network.state_dict())
+    weights, averages = find_weights(path, content, wanted)
     ours = content.get(OUR_KEY)
     extra = {str(key): value for key, value in ours.items()} if isinstance(ours, Mapping) else {}
     extra.pop("ema", None)
@@ -132,85 +123,6 @@ def read(path: Path, network: nn.Module | None = None) -> Checkpoint:
         global_epoch=count(content.get("global_epoch")),
         extra=extra,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Weights of a network somewhere in a file."""
-
-    network: str  # as in ``_NETWORKS``
-    place: str  # the keys that lead there
-    weights: dict[str, torch.Tensor]
-
-    @property
-    def averaged(self) -> bool:
-        """Whether the keys say so: "ema", "state_dict_ema", "params_ema", "netG_EMA"."""
-        return re.search(r"(?<![a-z])ema(?![a-z])", self.place.lower()) is not None
-
-
-def _networks(content: Mapping[Any, Any], place: str = "", depth: int = 0) -> Iterator[_Found]:
-    """The networks of a nested mapping; one of an unknown kind only if there is no other."""
-    known = [*_known_networks(content, place, depth)]
-    yield from known
-    if known or depth:
-        return
-    weights = content.get("state_dict", content)
-    if isinstance(weights, Mapping):
-        tensors = _tensors(weights)
-        if tensors:
-            yield _Found(network=UNKNOWN, place="", weights=tensors)
-
-
-def _known_networks(content: Mapping[Any, Any], place: str, depth: int) -> Iterator[_Found]:
-    tensors = _tensors(content)
-    for signature, network in _NETWORKS.items():
-        for name in tensors:
-            # Before the names may stand "module." (DataParallel), "_orig_mod." (torch.compile) …
-            if name == signature or name.endswith(f".{signature}"):
-                start = len(name) - len(signature)
-                weights = {
-                    key[start:]: value
-                    for key, value in tensors.items()
-                    if key.startswith(name[:start])
-                }
-                yield _Found(network=network, place=f"{place}{name[:start]}", weights=weights)
-    for key, value in content.items():
-        if isinstance(value, Mapping) and key != "optimizer" and depth < MAX_NESTING:
-            yield from _known_networks(value, f"{place}{key}.", depth + 1)
-
-
-def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
-    return {
-        key: value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, torch.Tensor)
-    }
-
-
-def _choose(
-    path: Path, found: list[_Found], wanted: str | None
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None]:
-    """The weights and, if there are any beside them, their moving average.
-
-    Raises:
-        UserError: they are not the only ones of their kind.
-    """
-    kinds = {one.network for one in found}
-    if wanted is None or wanted not in kinds:
-        if len(kinds) > 1:
-            raise UserError(f"{path}: holds several networks: {', '.join(sorted(kinds))}")
-        (wanted,) = kinds
-    of_kind = [one for one in found if one.network == wanted]
-    plain = [one for one in of_kind if not one.averaged] or of_kind
-    averaged = [one for one in of_kind if one.averaged and one not in plain]
-    original = [one for one in plain if one.place.startswith("state_dict.")]
-    plain = original if len(original) == 1 else plain
-    ours = [one for one in averaged if one.place.startswith(f"{OUR_KEY}.ema.")]
-    averaged = ours or averaged
-    if len(plain) > 1 or len(averaged) > 1:
-        places = ", ".join(one.place.rstrip(".") for one in (*plain, *averaged))
-        raise UserError(f"{path}: holds the {wanted} several times ({places}); keep one of them")
-    return plain[0].weights, averaged[0].weights if averaged else None
 
 
 def count(value: Any) -> int:
@@ -243,14 +155,14 @@ def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, tor
         UserError: as ``load_network``; WeightFileError if they are not finite.
     """
     path, own, given = checkpoint.path, network.state_dict(), checkpoint.state_dict
-    wanted, found = _identify(own), _identify(given)
+    wanted, found = identify(own), identify(given)
     if found != wanted:
         raise UserError(f"{path}: holds the {found}, the {wanted} is wanted here")
     # Torch before 0.4.1 did not count batches.
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in own if name.endswith(_COUNTER)}
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in own if name.endswith(COUNTER)}
     given = {**counters, **given}
-    if misfit := _misfit(own, given):
-        raise UserError(f"{path}: does not fit the {wanted}: {misfit}")
+    if difference := misfit(own, given):
+        raise UserError(f"{path}: does not fit the {wanted}: {difference}")
     weights = {name: given[name].to(value.dtype) for name, value in own.items()}
     # A sum is a hundred times faster than looking at each number, and is finite if all are.
     spoilt = [name for name, value in weights.items() if not value.sum().isfinite()]
@@ -261,25 +173,6 @@ def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, tor
             "a training that failed, or a damaged file; take an earlier one"
         )
     return weights
-
-
-def _misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:
-    """What keeps weights from a network, if anything does."""
-    for name in own.keys() & given.keys():
-        value, wanted = given[name], own[name]
-        if value.shape != wanted.shape:
-            return f"{name} is {_size(value)}, {_size(wanted)} is wanted; it is another version"
-        plain = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
-        if not plain or (wanted.is_floating_point() and not value.is_floating_point()):
-            return f"{name} is of type {value.dtype} ({value.layout}); plain floats are wanted"
-    for names, what in ((own.keys() - given.keys(), "lacks"), (given.keys() - own.keys(), "adds")):
-        if names:
-            return f"it {what} {len(names)} tensors, as {min(names)}; it is another version"
-    return None
-
-
-def _size(value: torch.Tensor) -> str:
-    return " × ".join(map(str, value.shape)) or "a number"
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
@@ -325,13 +218,6 @@ def _match_strides(optimizer: torch.optim.Optimizer) -> None:
                 moments[name] = torch.empty_like(parameter).copy_(value)
 
 
-def _identify(state_dict: Mapping[str, Any]) -> str:
-    for name, network in _NETWORKS.items():
-        if name in state_dict:
-            return network
-    return UNKNOWN
-
-
 def save(
     path: Path,
     network: nn.Module,
@@ -373,11 +259,30 @@ def name_best(path: Path, name: str) -> None:
             shutil.copyfile(path, partial)
 
 
+def set_aside(path: Path) -> None:
+    """Give a file of another training, if there is one, another name, such as ``best_1.pth``.
+
+    Raises:
+        WriteError: the disk does not allow it.
+    """
+    number = 1
+    while (other := path.with_stem(f"{path.stem}_{number}")).exists():
+        number += 1
+    try:
+        path.rename(other)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be renamed ({reason(error)})") from error
+    log.info("%s is of another training or metric: it is now %s", path, other.name)
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what a process that was killed while it saved has left."""
     for path in folder.glob(".*"):
         if _PARTIAL_NAME.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def _portable(value: Any) -> Any:

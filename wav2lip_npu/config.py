@@ -89,9 +89,12 @@ class TrainConfig(NetworkOptions):
     data_root: Path = option("folder of the preprocessed clips; file lists are relative to it")
     checkpoint_dir: Path = option("folder for checkpoints, metrics and samples")
     checkpoint_path: Path | None = option(
-        "checkpoint to start from, or one of --checkpoint_dir to continue from (default: the "
-        "newest of --checkpoint_dir; it also wins over a checkpoint from elsewhere)",
+        "checkpoint or weights to start a new training from (default: random weights); not used "
+        "once --checkpoint_dir has a checkpoint, which is resumed",
         None,
+    )
+    reset_optimizer: bool = option(
+        "start without the optimizer's moments that --checkpoint_path has", False
     )
     filelists: Path = option("folder of train.txt and val.txt", Path("filelists"))
     batch_size: int = option("samples per batch and process", 16)
@@ -164,6 +167,8 @@ class TrainConfig(NetworkOptions):
             raise UserError(f"--ema {self.ema}: must be between 0 and 1, as in 0.999")
         if not 0 <= self.augment_colour <= 0.5:
             raise UserError(f"--augment_colour {self.augment_colour}: must be from 0 to 0.5")
+        if self.reset_optimizer and self.checkpoint_path is None:
+            raise UserError("--reset_optimizer: has no effect without --checkpoint_path")
         if self.schedule == "cosine" and self.max_steps is None:
             raise UserError("--schedule cosine: needs --max_steps, where the learning rate is 0")
 

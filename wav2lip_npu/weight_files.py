@@ -69,7 +69,7 @@ def read_content(path: Path) -> Any:
     Raises:
         WeightFileError: no such file, or none with weights; the message says what it is.
     """
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -84,17 +84,20 @@ def read_content(path: Path) -> Any:
     raise WeightFileError(f"{path}: {_describe(path, head)}")
 
 
-def _check_is_file(path: Path) -> None:
+def check_is_file(path: Path) -> None:
     """Raise a WeightFileError if there is no file of this name."""
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise WeightFileError(f"{path}: is a folder; name a checkpoint in it")
-    if path.is_symlink():
-        raise WeightFileError(f"{path}: is a link to {path.readlink()}, which is not there")
-    if path.exists():
-        raise WeightFileError(f"{path}: is not a regular file")
-    raise WeightFileError(f"{path}: no such file (checkpoint)")
+    try:
+        if path.is_file():
+            return
+        if path.is_dir():
+            fault = "is a folder; name a checkpoint in it"
+        elif path.is_symlink():
+            fault = f"is a link to {path.readlink()}, which is not there"
+        else:
+            fault = "is not a regular file" if path.exists() else "no such file (checkpoint)"
+    except (OSError, RuntimeError) as error:  # a long name, a folder without permission, a loop
+        fault = f"cannot be read ({reason(error)})"
+    raise WeightFileError(f"{path}: {fault}")
 
 
 def _read_zip(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import tarfile
 import zipfile
@@ -237,6 +238,8 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 435801
 OTHER_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nothing": (lambda path: None, "no such file"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
+    "link loop": (lambda path: path.symlink_to(path.name), "given"),
+    "pipe": (lambda path: os.mkfifo(path), "not a regular file"),
     "broken link": (lambda path: path.symlink_to("../blobs/1"), r"a link to \.\./blobs/1"),
     "empty": (lambda path: path.touch(), "is empty"),
     "git-lfs": (lambda path: path.write_text(POINTER), "pointer of git-lfs"),
@@ -352,8 +355,8 @@ def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     name = "binary_pred.0.weight"
     for change, reason in (
         ({name: torch.zeros(3, 2)}, rf"{name} is 3 × 2, 1 × \d+ × 1 × 1 is wanted"),
-        ({name: weights[name].to(torch.int8)}, r"is of type torch.int8"),
-        ({name: weights[name].to_sparse()}, r"is of type .*sparse"),
+        ({name: weights[name].to(torch.int8)}, r"no plain floats, but torch.int8"),
+        ({name: weights[name].to_sparse()}, r"no plain floats, but .*sparse"),
         ({name: weights[name] * torch.nan}, rf"1 of its \d+ tensors are not finite, as {name}"),
         ({name: weights[name] * torch.inf}, "not finite"),
         ({"more": torch.zeros(1)}, "it adds 1 tensors, as more"),

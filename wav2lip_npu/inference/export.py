@@ -6,6 +6,8 @@ import copy
 import importlib.util
 import inspect
 import logging
+import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from wav2lip_npu.inference.fusion import fold
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.runtime.files import atomic_write, check_writable
+from wav2lip_npu.runtime.files import atomic_write
+from wav2lip_npu.weight_files import check_is_file
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
@@ -39,62 +42,70 @@ def export(config: ExportConfig) -> None:
         UserError: no generator in the checkpoint; no moving average where it is asked for; a file
             cannot be written; or ONNX Runtime computes other pixels than torch.
     """
-    targets = output_files(config)
+    check_is_file(config.checkpoint_path)
+    try:
+        pth, tensors, onnx = _targets(config)
+    except OSError as error:
+        raise UserError(f"--outfile {config.outfile}: {error.strerror}") from error
     generator = Generator()
     found = checkpoint.read(config.checkpoint_path, generator)
     chosen = found.for_inference(config.weights)
     checkpoint.load_network(generator, chosen)
     weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
-    about = {"step": str(found.global_step), "weights": "raw" if chosen is found else "ema"}
+    kind = "raw" if chosen is found else "ema"
+    about = {"step": str(found.global_step), "weights": kind}
     content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
-    pth, tensors = (targets[suffix] for suffix in SUFFIXES)
     with atomic_write(pth) as partial:
         torch.save(content, partial)
     with atomic_write(tensors) as partial:
         save_file(weights, partial, metadata=about)
-    log.info("%s weights of step %d: %s and %s", about["weights"], found.global_step, pth, tensors)
+    log.info("%s weights of step %d: %s and %s", kind, found.global_step, pth, tensors)
     if config.onnx:
-        target = targets[ONNX]
-        with atomic_write(target) as partial:
+        with atomic_write(onnx) as partial:
             _write_onnx(generator, partial)
-        difference = _compare(generator, target)
-        log.info("%s: within %.1e of torch, for batches of any size", target, difference)
+            difference = _compare(generator, partial, onnx)
+        log.info("%s: within %.1e of torch, for batches of any size", onnx, difference)
 
 
-def output_files(config: ExportConfig) -> dict[str, Path]:
-    """The files to write, by suffix: ``--outfile`` without a suffix of ours, and each suffix.
-
-    Other dots belong to the name: ``wav2lip-1.0`` gives ``wav2lip-1.0.pth``.
+def _targets(config: ExportConfig) -> tuple[Path, Path, Path]:
+    """The files to write: .pth, .safetensors and .onnx, after a look at whether that is possible.
 
     Raises:
-        UserError: one is the checkpoint, or a folder, or cannot be written.
+        UserError: it is not, or it would replace the checkpoint that is read.
+        OSError: a name cannot be looked up.
     """
-    outfile, suffixes = config.outfile, [*SUFFIXES, *([ONNX] if config.onnx else [])]
-    if not outfile.name or outfile.is_dir():
+    outfile = config.outfile
+    if outfile.is_dir() or not outfile.name:
         raise UserError(f"--outfile {outfile}: is a folder; name a file in it")
-    stem = outfile.stem if outfile.suffix.lower() in (*SUFFIXES, ONNX) else outfile.name
-    targets = {suffix: outfile.with_name(stem + suffix) for suffix in suffixes}
-    for path in targets.values():
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; choose another --outfile")
-        given = config.checkpoint_path
-        if path.exists() and given.exists() and path.samefile(given):
+    suffix = outfile.suffix.lower()
+    # What follows a point may be part of the name: wav2lip-1.0.
+    if suffix not in (*SUFFIXES, ONNX) and re.fullmatch(r"\.[a-z]+\d?", suffix):
+        raise UserError(
+            f"--outfile {outfile}: {suffix} is not written here, but {', '.join(SUFFIXES)} and, "
+            f"with --onnx, {ONNX}; let the name end in .pth"
+        )
+    name = outfile.stem if suffix in (*SUFFIXES, ONNX) else outfile.name
+    pth, tensors, onnx = (outfile.with_name(name + suffix) for suffix in (*SUFFIXES, ONNX))
+    for path in (pth, tensors, onnx) if config.onnx else (pth, tensors):
+        if path.exists() and not path.is_file():
             raise UserError(
-                f"{path}: is --checkpoint_path, which would lose its optimizer and its averages; "
+                f"{path}: is to be written, and is not a file; choose another --outfile"
+            )
+        if path.exists() and path.samefile(config.checkpoint_path):
+            raise UserError(
+                f"{path}: is the checkpoint that is read, and would lose what export leaves out; "
                 "choose another --outfile"
             )
-    check_writable(outfile.parent)
-    return targets
+    folder = next(folder for folder in pth.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{pth}: cannot be written (in {folder})")
+    if config.onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        raise UserError("--onnx: pip install onnx onnxruntime")
+    return pth, tensors, onnx
 
 
 def _write_onnx(generator: Generator, path: Path) -> None:
-    """The generator with its batch norms folded in: ``mel``, ``faces`` → ``drawn``.
-
-    Raises:
-        UserError: onnx is not installed.
-    """
-    if importlib.util.find_spec("onnx") is None:
-        raise UserError("--onnx: pip install onnx onnxruntime")
+    """The generator with its batch norms folded in: ``mel``, ``faces`` → ``drawn``."""
     network = fold(copy.deepcopy(generator).eval().requires_grad_(False))
     # The exporter by tracing, which every torch 2 has; the newer one needs onnxscript.
     known = inspect.signature(torch.onnx.export).parameters
@@ -120,19 +131,18 @@ def _inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def _compare(generator: Generator, path: Path) -> float:
+def _compare(generator: Generator, written: Path, path: Path) -> float:
     """The largest difference between a pixel of ONNX Runtime's and torch's.
 
     Raises:
-        UserError: it is too large; the file is removed.
+        UserError: it is too large; ``path`` is the name that the file will not get.
     """
-    run = OnnxBackend(path, Device.open("cpu"))
+    run = OnnxBackend(written, Device.open("cpu"))
     network = generator.eval()
     worst = max(
         float((run(*given) - network(*given)).abs().max())
         for given in map(_inputs, COMPARED_BATCHES)
     )
     if not worst < MAX_PIXEL_DIFFERENCE:
-        path.unlink()
         raise UserError(f"{path}: pixels differ by up to {worst:.1e} from torch's; not written")
     return worst

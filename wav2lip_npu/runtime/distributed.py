@@ -22,7 +22,13 @@ PREPARATION_TIMEOUT = timedelta(days=30)  # for which processes wait for one tha
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # longer than any validation or checkpoint takes
 
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_LOST_PEER = r"closed by peer|reset by peer|Broken pipe|Connection refused|recvBytes failed"
+# What gloo, NCCL and HCCL say when a process that they wait for has ended or does not answer.
+_LOST_PEER = re.compile(
+    r"closed by (remote )?peer|reset by peer|broken pipe|connection refused|recvBytes failed|"
+    r"remote process exit|communicator was aborted|watchdog caught collective operation timeout|"
+    r"getting socket times out|\bEI0006\b",
+    re.IGNORECASE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +107,7 @@ SINGLE_PROCESS = World()
 
 def is_lost_peer(error: RuntimeError) -> bool:
     """Whether torch raised this error because another process has ended."""
-    return re.search(_LOST_PEER, str(error)) is not None
+    return _LOST_PEER.search(str(error)) is not None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import torch
 
 from wav2lip_npu.media.images import read_image
 from wav2lip_npu.runtime.files import atomic_write, write_image
-from wav2lip_npu.training.metrics import EMA_PREFIX, RESOURCE_METRICS, MetricsFile
+from wav2lip_npu.training.metrics import EMA_PREFIX, RESOURCE_METRICS, MetricsFile, optional
 
 CURVES = "curves.png"
+FILM_STRIP = "film_strip.png"
+SAMPLES_NAME = re.compile(r"samples_step\d{9,}\.png")
 TITLE_HEIGHT = 18  # pixels, above a sheet
 MAX_STRIP_COLUMNS = 10  # validations in a film strip
 
@@ -74,27 +77,30 @@ def _titles(titles: Sequence[str], width: int) -> np.ndarray:
     return strip
 
 
-def film_strip(folder: Path, pattern: str, column: int, columns: int) -> np.ndarray:
+def film_strip(folder: Path, sheet: np.ndarray, column: int, columns: int) -> np.ndarray:
     """One column of the sheets of all validations, side by side, and the last sheet's last one.
 
     Args:
-        folder: where the sheets are.
-        pattern: of their names, which sort by step and end with it.
+        folder: where the sheets are; those that cannot be read, or of another width, are left out.
+        sheet: the last one, (h, w, 3) BGR.
         column: the one to show.
         columns: of a sheet.
 
     Returns:
         uint8 BGR; of more than ten validations, ten from the first to the last.
     """
-    paths = sorted(folder.glob(pattern))
+    paths = sorted(path for path in folder.iterdir() if SAMPLES_NAME.fullmatch(path.name))
     chosen = np.unique(np.linspace(0, len(paths) - 1, MAX_STRIP_COLUMNS).astype(int))
-    paths = [paths[number] for number in chosen]
-    sheets = [read_image(path) for path in paths]
-    height = min(len(sheet) for sheet in sheets)
-    width = sheets[0].shape[1] // columns
+    sheets: list[tuple[int, np.ndarray]] = []
+    for path in (paths[number] for number in chosen):
+        with optional(str(path)):
+            sheets.append((int(path.stem[-9:]), read_image(path)))
+    sheets = [(step, one) for step, one in sheets if one.shape[1] == sheet.shape[1]]
+    height = min(len(one) for one in (sheet, *(one for _, one in sheets)))
+    width = sheet.shape[1] // columns
     part = np.s_[TITLE_HEIGHT:height, column * width : (column + 1) * width]
-    strips = [*(sheet[part] for sheet in sheets), sheets[-1][TITLE_HEIGHT:height, -width:]]
-    titles = [*(f"step {int(path.stem[-9:])}" for path in paths), "target"]
+    strips = [*(one[part] for _, one in sheets), sheet[TITLE_HEIGHT:height, -width:]]
+    titles = [*(f"step {step}" for step, _ in sheets), "target"]
     return np.concatenate([_titles(titles, width), np.concatenate(strips, axis=1)])
 
 
@@ -111,7 +117,9 @@ def write_samples(
     """
     folder, sheet = metrics.path.parent, make_sheet(images, titles)
     path = folder / f"samples_step{step:09d}.png"
-    write_image(path, sheet)
-    write_image(folder / "film_strip.png", film_strip(folder, "samples_step*.png", 2, len(titles)))
+    with optional(str(path)):
+        write_image(path, sheet)
+        log.info("samples: %s", path)
+    with optional(FILM_STRIP):
+        write_image(folder / FILM_STRIP, film_strip(folder, sheet, 2, len(titles)))
     metrics.add_image("samples", step, sheet)
-    log.info("samples: %s", path)

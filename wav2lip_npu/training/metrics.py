@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from wav2lip_npu.runtime.failures import reason
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,6 +28,8 @@ EMA_PREFIX = "ema_"  # of the metrics of averaged weights
 # Metrics of speed and memory; not of the weights.
 RESOURCE_METRICS = {"samples_per_second", "memory_gib", "data_wait", "mfu", "skipped"}
 FORMER_NAMES = {"items_per_second": "samples_per_second", "peak_share": "mfu"}  # before 0.2
+
+log = logging.getLogger(__name__)
 
 
 class RunningMean:
@@ -130,38 +137,77 @@ class ThroughputMeter:
         return {"samples_per_second": rate, **shares}
 
 
+@contextmanager
+def optional(what: str) -> Iterator[None]:
+    """What is derived from a training and must not end it: left out with a warning if it fails."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s: left out (%s)", what, reason(error))
+
+
+class _TensorBoardFailed(Exception):
+    """It has been logged before."""
+
+
 class MetricsFile:
     """``metrics.jsonl``: a line for each entry of the log and each validation.
 
-    TensorBoard's files, in ``tensorboard`` beside it, have the same, and the samples.
+    TensorBoard's files, in ``tensorboard`` beside it, have the same, and the samples. What cannot
+    be written is left out with a warning.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS
         self._tensorboard: SummaryWriter | None = None
+        self._tensorboard_failed = False
+        self._warned_of: int | None = None  # lines that are no metrics
 
     def write(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append the ``values`` that are finite; kind is "train" or "eval"."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
-        with self.path.open("a", encoding="utf-8") as file:
-            print(json.dumps({"kind": kind, "step": step, **values}), file=file)
-        tensorboard = self._open_tensorboard(step)
-        for name, value in values.items():
-            tensorboard.add_scalar(f"{name}/{kind}", value, step)
+        with optional(f"{self.path}, step {step}"):
+            self._append(json.dumps({"kind": kind, "step": step, **values}))
+        with self._tensorboard_errors():
+            for name, value in values.items():
+                self._open_tensorboard(step).add_scalar(f"{name}/{kind}", value, step)
+
+    def _append(self, line: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            if file.seek(0, SEEK_END):
+                file.seek(-1, SEEK_END)
+                if file.read(1) != b"\n":  # a process was killed within its last line
+                    line = f"\n{line}"
+            file.write(f"{line}\n".encode())
 
     def add_image(self, name: str, step: int, image: np.ndarray) -> None:
         """Add an image, uint8 (h, w, 3) BGR, to TensorBoard's files."""
-        tensorboard = self._open_tensorboard(step)
-        tensorboard.add_image(name, image[..., ::-1], step, dataformats="HWC")
+        with self._tensorboard_errors():
+            tensorboard = self._open_tensorboard(step)
+            tensorboard.add_image(name, image[..., ::-1], step, dataformats="HWC")
 
     def close(self) -> None:
         """Complete TensorBoard's files."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-            self._tensorboard = None
+        with self._tensorboard_errors():
+            if self._tensorboard is not None:
+                self._tensorboard.close()
+        self._tensorboard = None
+
+    @contextmanager
+    def _tensorboard_errors(self) -> Iterator[None]:
+        """Log that TensorBoard's files cannot be written: once, as each call would fail again."""
+        try:
+            yield
+        except _TensorBoardFailed:
+            pass
+        except Exception as error:
+            log.warning("%s: nothing more is written to it (%s)", TENSORBOARD, reason(error))
+            self._tensorboard, self._tensorboard_failed = None, True
 
     def _open_tensorboard(self, step: int) -> SummaryWriter:
+        if self._tensorboard_failed:
+            raise _TensorBoardFailed
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -171,12 +217,41 @@ class MetricsFile:
         return self._tensorboard
 
     def read(self) -> dict[tuple[str, str], dict[int, float]]:
-        """All curves: (metric, kind) → step → value. Of a step done twice the last counts."""
+        """All curves: (metric, kind) → step → value. Of a step done twice the last counts.
+
+        Lines that are no metrics are left out with a warning: half a line, a foreign file.
+        """
         curves: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        lines, strange = [], 0
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                kind, step = entry.pop("kind"), entry.pop("step")
-                for name, value in entry.items():
-                    curves[FORMER_NAMES.get(name, name), kind][step] = value
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in filter(str.strip, lines):
+            if (entry := _parse(line)) is None:
+                strange += 1
+                continue
+            kind, step, values = entry
+            for name, value in values.items():
+                curves[FORMER_NAMES.get(name, name), kind][step] = value
+        if strange and strange != self._warned_of:
+            self._warned_of = strange
+            log.warning("%s: %d lines are no metrics and are left out", self.path, strange)
         return curves
+
+
+def _parse(line: str) -> tuple[str, int, dict[str, float]] | None:
+    """Kind, step and values of a line, or None if it is no line of ours."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    kind, step = entry.pop("kind", None), entry.pop("step", None)
+    if kind not in ("train", "eval") or type(step) is not int or step < 0:
+        return None
+    numbers = {
+        name: float(value)
+        for name, value in entry.items()
+        if type(value) in (int, float) and abs(value) < sys.float_info.max  # not NaN either
+    }
+    return kind, step, numbers

@@ -7,34 +7,45 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.data.batches import Batch
-from wav2lip_npu.data.dataset import WindowDataset, open_data
+from wav2lip_npu.data.dataset import WindowDataset, open_data, warn_of_shared_clips
 from wav2lip_npu.data.loader import LOADING_FAILURES, loading_error, open_loader
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
 from wav2lip_npu.runtime.device import Device, seed
+from wav2lip_npu.runtime.failures import is_out_of_memory, reason
+from wav2lip_npu.runtime.files import WriteError
+from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
+from wav2lip_npu.training import resume
 from wav2lip_npu.training.checks import check_data, check_overfit
-from wav2lip_npu.training.figures import plot_curves, write_samples
-from wav2lip_npu.training.metrics import EMA_PREFIX, MetricsFile, RunningMean, ThroughputMeter
+from wav2lip_npu.training.figures import CURVES, plot_curves, write_samples
+from wav2lip_npu.training.metrics import (
+    EMA_PREFIX,
+    MetricsFile,
+    RunningMean,
+    ThroughputMeter,
+    optional,
+)
 from wav2lip_npu.training.optimization import MAX_SKIPPED_STEPS, learning_rate
+from wav2lip_npu.training.saving import CheckpointFiles
 from wav2lip_npu.training.tasks import AdversarialTask, GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.validation import SHEET_TITLES, validate
 
 # What each process reports before a step; the highest of all processes decides.
 CONTINUE, TIME_IS_UP, STOP, FAILED = range(4)
+# Seconds in which a signal may follow the failure that it causes: one to the whole process group,
+# or to all processes of a container, can end a loader before it is seen here.
+SIGNAL_DELAY = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +61,11 @@ def train_generator(config: GeneratorConfig) -> None:
 
 
 def _train(config: TrainConfig, task_class: type[Task]) -> None:
+    resume.check_names(config)
     device = Device.open(config.device, config.precision)
-    with distributed.join(device) as world:
+    with distributed.join(device) as world, ExitStack() as stack:
+        if world.is_main:
+            stack.enter_context(folder_lock(config.checkpoint_dir, "a training"))
         log.info("device: %s (%s)", device.torch_device, device.reason)
         log.info(
             "processes: %d; samples per step: %d",
@@ -65,7 +79,7 @@ class Trainer:
     """Runs a task: batches in, checkpoints, metrics and samples out."""
 
     def __init__(self, config: TrainConfig, task: Task) -> None:
-        """Read the data and, if there is one, the checkpoint to continue from.
+        """Read the checkpoint to begin with, if there is one, and the data.
 
         Raises:
             UserError: no usable data, or a checkpoint that does not fit.
@@ -74,21 +88,47 @@ class Trainer:
         self.task = task
         self.device, self.world = task.device, task.world
         self.global_batch_size = config.batch_size * self.world.size * config.accumulate
+        start = resume.find_start(config, task)  # before the data, which can take hours
         self.train_data, self.val_data = (
-            open_data(config, name, task.batches, self.device, self.world)
-            for name in ("train.txt", "val.txt")
+            open_data(config, name, task.batches, self.device, self.world) for name in resume.LISTS
         )
+        if self.world.is_main:
+            warn_of_shared_clips(self.train_data, self.val_data)
+            checkpoint.remove_partial(config.checkpoint_dir)
+        averaged = task.trained[""].ema is not None
+        self.metric = (EMA_PREFIX if averaged else "") + task.score  # which the best is found by
         self.metrics = MetricsFile(config.checkpoint_dir)
         self.means = RunningMean()  # since the last line of the log
         self.throughput = ThroughputMeter()
         self.skipped = 0  # steps, because of their gradients
         self.step = 0
         self.samples = 0  # so far: where the run stands in the sequence of samples
-        self.best: float | None = None  # score of a validation
-        self.published: list[int] = []  # steps of the checkpoints that this training has written
+        self.best: float | None = None  # value of the metric
         self.ended: str | None = None  # why, if it is not by a signal
-        self._resume()
+        self.files = CheckpointFiles(config, self.metric, clips=len(self.train_data.clips))
+        resume.load(start, task, reset_optimizer=config.reset_optimizer)
+        if start.main is not None:
+            self._take_position(start.main)
+        self._check_agreement()
         self.saved_step = self.step
+
+    def _take_position(self, resumed: checkpoint.Checkpoint) -> None:
+        """Go on where a checkpoint of this training was saved."""
+        extra = resumed.extra
+        self.step = resumed.global_step
+        items = extra.get("items", self.step * self.global_batch_size)
+        self.samples = checkpoint.count(items)
+        self.best = resume.best_score(extra, self.metric, self.task)
+        self.files.published = resume.published_steps(extra)
+        self.files.best_is_ours = self.best is not None
+
+    def _check_agreement(self) -> None:
+        """Raise a UserError if the processes have not begun at the same place."""
+        if self.world.all_reduce_max(self.samples) != -self.world.all_reduce_max(-self.samples):
+            raise UserError(
+                f"--checkpoint_dir {self.config.checkpoint_dir}: the processes find different "
+                "checkpoints there; it must be one folder that all machines see"
+            )
 
     def run(self) -> None:
         """Train until the options say to stop, or until Ctrl-C or SIGTERM, which save first.
@@ -102,7 +142,8 @@ class Trainer:
         if config.max_steps is not None and self.step >= config.max_steps:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
         if self.step == 0 and self.world.is_main:
-            check_data(self.train_data, config.seed, config.checkpoint_dir)
+            with optional("data check"):
+                check_data(self.train_data, config.seed, config.checkpoint_dir)
             if config.overfit_check:
                 check_overfit(type(self.task), config, self.device, self.train_data)
         if status := self.task.status():
@@ -116,19 +157,43 @@ class Trainer:
         with logging_redirect_tqdm(), bar, stop_signals() as stop:
             try:
                 self._train(stop, bar)
-            except RuntimeError as error:
-                if distributed.is_lost_peer(error) and self.step != self.saved_step:
-                    self.save()  # the step that broke off counts as not done
-                raise
-            except OSError as error:
-                last = checkpoint.newest(config.checkpoint_dir)
-                raise UserError(f"{error}; the last checkpoint is {last}") from error
+            except Exception as error:
+                self._end_early(error, stop)
             finally:
                 self.metrics.close()
         if self.ended is None:
             log.info("stopped at step %d; the same command continues from there", self.step)
             raise KeyboardInterrupt
         log.info("ended at step %d: %s", self.step, self.ended)
+
+    def _end_early(self, error: Exception, stop: threading.Event) -> None:
+        """Save the steps done before an error; return only if a signal is its cause.
+
+        The step that broke off counts as not done.
+
+        Raises:
+            UserError: what the error was, and where that is known what to do.
+        """
+        is_lost_peer = isinstance(error, RuntimeError) and distributed.is_lost_peer(error)
+        is_write_error = isinstance(error, WriteError)
+        if self.step != self.saved_step and not is_write_error:
+            try:
+                self.save()
+            except WriteError as failed:
+                log.warning("%s", failed)
+                is_write_error = True
+        follows_signal = is_lost_peer or isinstance(error, UserError)
+        if follows_signal and not is_write_error and stop.wait(SIGNAL_DELAY):
+            return
+        last = checkpoint.newest(self.config.checkpoint_dir)
+        if is_out_of_memory(error):
+            raise UserError(
+                f"step {self.step}: out of memory; the last checkpoint is {last}; try a smaller "
+                "--batch_size (--accumulate keeps the samples per step), or --precision auto"
+            ) from error
+        if isinstance(error, (WriteError, OSError)):
+            raise UserError(f"{reason(error)}; the last checkpoint is {last}") from error
+        raise error
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
         config = self.config
@@ -147,10 +212,11 @@ class Trainer:
                 self._log_progress()
             if self.ended or self.step % config.eval_interval == 0:
                 self.validate()  # may open the sync gate, which the checkpoint must know
-            if self.ended or self.step == 1 or self.step % config.checkpoint_interval == 0:
-                self.save()
             if self.ended:
+                self.save()
                 return
+            if self.step == 1 or self.step % config.checkpoint_interval == 0:
+                self._try_to_save()
         if self.step != self.throughput.step:
             self._log_progress()
         if self.step != self.saved_step:
@@ -185,8 +251,10 @@ class Trainer:
             with self.throughput.waiting():
                 try:
                     batch = next(batches)
-                except LOADING_FAILURES as error:
+                except (*LOADING_FAILURES, OSError) as error:
                     failure = error
+            if failure is not None and stop.wait(SIGNAL_DELAY):
+                failure = None  # the signal has ended a loader too
             own = STOP if stop.is_set() else TIME_IS_UP if time.monotonic() > deadline else CONTINUE
             decision = self.world.all_reduce_max(FAILED if failure else own)
             if decision == FAILED:
@@ -258,126 +326,57 @@ class Trainer:
             if (message := self.task.after_validation(metrics)) is not None:
                 log.info(message)
             if self.world.is_main:
-                self._write_figures(sheet)
+                if sheet is not None:
+                    with optional(f"samples of step {self.step}"):
+                        write_samples(self.metrics, self.step, sheet, SHEET_TITLES)
+                with optional(CURVES):
+                    plot_curves(self.metrics)
         self._keep_best(metrics)
         return metrics
 
-    def _write_figures(self, sheet: torch.Tensor | None) -> None:
-        try:
-            if sheet is not None:
-                write_samples(self.metrics, self.step, sheet, SHEET_TITLES)
-            plot_curves(self.metrics)
-        except Exception as error:  # whatever it is, a figure must not end a training
-            log.warning("step %d: no new samples or curves (%s)", self.step, error)
-
     def _keep_best(self, metrics: dict[str, float]) -> None:
         """Save the weights if none were better, and stop if they are as good as asked for."""
-        averaged = self.task.trained[""].ema is not None
-        name = (EMA_PREFIX if averaged else "") + self.task.score
-        score, target = metrics[name], self.config.stop_at_loss
+        score, target = metrics[self.metric], self.config.stop_at_loss
         if math.isfinite(score) and (self.best is None or score < self.best):
-            self.best = score
-            self.save(best=True)
+            former, self.best = self.best, score
+            if not (self._try_to_save(best=True) and self._name_best()):
+                self.best = former  # so that the next one that is better gets the name
         if target is not None and score <= target:
-            self.ended = f"--stop_at_loss {target}: {name} is {score:.4f}"
+            self.ended = f"--stop_at_loss {target}: {self.metric} is {score:.4f}"
+
+    def _name_best(self) -> bool:
+        return not self.world.is_main or self.files.name_best(self.task, self.step)
+
+    def _try_to_save(self, *, best: bool = False) -> bool:
+        """Write a checkpoint; whether that was possible. If not, training goes on with a warning.
+
+        Raises:
+            WriteError: it cannot be written, nor was any before.
+        """
+        try:
+            self.save(best=best)
+        except WriteError as error:
+            last = checkpoint.newest(self.config.checkpoint_dir)
+            if last is None:
+                raise
+            log.warning("%s; the training goes on; the last checkpoint is %s", error, last)
+            return False
+        return True
 
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of every network."""
-        if self.step == self.saved_step and self.step in self.published and not best:
+        """Write a checkpoint of every network.
+
+        Raises:
+            WriteError: it cannot be written; earlier ones stay as they were.
+        """
+        if self.step == self.saved_step and self.step in self.files.published and not best:
             return
-        self.saved_step = self.step
         if self.world.is_main:
             with self.throughput.pause():
-                self._save(best)
-
-    def _save(self, best: bool) -> None:
-        config, folder = self.config, self.config.checkpoint_dir
-        if self.step not in self.published:
-            self.published.append(self.step)
-        common = {
-            "items": self.samples,
-            "config": {name: _serializable(value) for name, value in asdict(config).items()},
-            "best": self.best,
-            "published": self.published,
-            **self.task.state(),
-        }
-        epoch = self.samples // len(self.train_data.clips)
-        # The one without prefix last: a resumed run looks for it, and finds the others beside it.
-        for prefix, trained in reversed(self.task.trained.items()):
-            trained.repair_statistics()
-            path = folder / (prefix + checkpoint.file_name(self.step))
-            extra = {**common, **trained.state()}
-            checkpoint.save(
-                path, trained.network, trained.optimizer, step=self.step, epoch=epoch, extra=extra
-            )
-            if best:
-                checkpoint.name_best(path, prefix + checkpoint.BEST_NAME)
-            log.info("saved %s%s", path, ", the best so far" if best else "")
-        self._prune()
-
-    def _prune(self) -> None:
-        """Remove the oldest checkpoints of this training; others' in the folder stay."""
-        keep = self.config.keep_last
-        while keep and len(self.published) > keep:
-            name = checkpoint.file_name(self.published.pop(0))
-            for prefix in self.task.trained:  # the main one first, or it would be found alone
-                (self.config.checkpoint_dir / (prefix + name)).unlink(missing_ok=True)
-
-    def _resume(self) -> None:
-        """Load networks, optimizers and position from where the options say, or start afresh."""
-        if self.world.is_main:
-            checkpoint.remove_partial(self.config.checkpoint_dir)
-        main = self._main_checkpoint()
-        for prefix, trained in self.task.trained.items():
-            source = self._checkpoint_of(prefix, main)
-            if source is None:
-                log.info("%s: random weights", type(trained.network).__name__)
-                continue
-            loaded = checkpoint.read(source)
-            checkpoint.load_network(trained.network, loaded)
-            checkpoint.load_optimizer(trained.optimizer, loaded)
-            trained.restore(loaded.extra)
-            if not prefix:
-                self.step = loaded.global_step
-                self.samples = loaded.extra.get("items", self.step * self.global_batch_size)
-                self.best = loaded.extra.get("best")
-                if self._is_ours(source):
-                    self.published = loaded.extra.get("published", [])
-                self.task.restore(loaded.extra)
-            name = type(trained.network).__name__
-            log.info("%s: continues from %s, step %d", name, source, loaded.global_step)
-        if self.world.all_reduce_max(self.samples) != -self.world.all_reduce_max(-self.samples):
-            raise UserError(
-                f"--checkpoint_dir {self.config.checkpoint_dir}: the processes find different "
-                "checkpoints there; it must be one folder that all machines see"
-            )
-
-    def _main_checkpoint(self) -> Path | None:
-        """The newest of our own, so that the same command continues; else the one to start from.
-
-        One of our own that is named is taken whether newest or not.
-        """
-        given, newest = self.config.checkpoint_path, checkpoint.newest(self.config.checkpoint_dir)
-        return given if newest is None or (given and self._is_ours(given)) else newest
-
-    def _checkpoint_of(self, prefix: str, main: Path | None) -> Path | None:
-        """The file of the network with this prefix: beside the main one of ours, or as given."""
-        if not prefix:
-            return main
-        given: Path | None = getattr(self.config, f"{prefix}checkpoint_path")
-        beside = main and main.with_name(prefix + main.name)
-        if beside is None or not beside.is_file():
-            return given
-        return beside if given is None or self._is_ours(beside) else given
-
-    def _is_ours(self, path: Path) -> bool:
-        return path.resolve().parent == self.config.checkpoint_dir.resolve()
+                self.files.save(self.task, step=self.step, samples=self.samples, best=self.best)
+        self.saved_step = self.step
 
 
 def _format(values: dict[str, float]) -> str:
     """Metrics as a line of the log."""
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-
-
-def _serializable(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value

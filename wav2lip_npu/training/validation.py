@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from torch.utils.data import DataLoader
 
 from wav2lip_npu.config import TrainConfig
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.dataset import ClipData, ValidationDataset
-from wav2lip_npu.data.loader import open_loader
+from wav2lip_npu.data.loader import LOADING_FAILURES, loading_error, open_loader
 from wav2lip_npu.data.sampler import RoundRobinSampler, StridedSampler
-from wav2lip_npu.training.metrics import EMA_PREFIX, RunningMean
+from wav2lip_npu.training.metrics import EMA_PREFIX, RunningMean, optional
 from wav2lip_npu.training.tasks import Task
 
 VALIDATION_SEED = 20_200_823  # the same windows in every run, whatever --seed says
@@ -50,17 +54,41 @@ def validate(
         for network in trained.networks():
             task.world.broadcast_buffers(network)
     means, sheet = RunningMean(), None
-    for batch in batches:
+    for batch in _loaded(batches):
         batch = task.device.to_device(batch)
         first_rows = {name: part[:MAX_SHEET_ROWS] for name, part in batch.items()}
         needs_sheet = sheet is None and task.world.is_main
         means.add(task.validation_metrics(batch))
         if main.ema is None:
-            sheet = task.sample_images(first_rows) if needs_sheet else sheet
+            sheet = _sample_images(task, first_rows) if needs_sheet else sheet
             continue
         with main.use_ema():
             averaged = task.validation_metrics(batch)
-            sheet = task.sample_images(first_rows) if needs_sheet else sheet
+            sheet = _sample_images(task, first_rows) if needs_sheet else sheet
         means.add({EMA_PREFIX + name: value for name, value in averaged.items()})
     task.set_training(True)
     return task.world.mean(means.pop()), sheet
+
+
+def _loaded(batches: DataLoader[Batch]) -> Iterator[Batch]:
+    """The batches.
+
+    Raises:
+        UserError: they cannot be loaded.
+    """
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator, None)
+        except (*LOADING_FAILURES, OSError) as error:
+            raise loading_error(error) from error
+        if batch is None:
+            return
+        yield batch
+
+
+def _sample_images(task: Task, batch: Batch) -> torch.Tensor | None:
+    images = None
+    with optional("samples"):
+        images = task.sample_images(batch)
+    return images

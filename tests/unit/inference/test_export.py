@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.cli import main
-from wav2lip_npu.config import ExportConfig
-from wav2lip_npu.inference.export import output_files
+from wav2lip_npu.inference.backends import open_generator
 from wav2lip_npu.models import Generator
+from wav2lip_npu.runtime.device import Device
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -64,39 +65,87 @@ def test_what_cannot_be_exported(
     assert main(words) == 0
 
 
-@pytest.mark.parametrize(
-    ("outfile", "stem"),
-    [
-        ("wav2lip-1.0", "wav2lip-1.0"), ("g.pth", "g"), ("g.SafeTensors", "g"), ("g.onnx", "g"),
-        ("口型 v2.5.pth", "口型 v2.5"), ("g", "g"), (".pth", ".pth"),
-    ],
-)  # fmt: skip
-def test_names_of_the_files(outfile: str, stem: str, saved: Path, tmp_path: Path) -> None:
-    config = ExportConfig(checkpoint_path=saved, outfile=tmp_path / "to" / outfile)
-    names = {path.name for path in output_files(config).values()}
-    assert names == {f"{stem}.pth", f"{stem}.safetensors"}
-
-
-@pytest.mark.parametrize("outfile", ["g.pth", "g", "g.safetensors", "link.pth"])
-def test_the_checkpoint_is_not_written_over(outfile: str, saved: Path, tmp_path: Path) -> None:
-    own = saved.rename(tmp_path / "g.pth")
-    (tmp_path / "link.pth").symlink_to("g.pth")
-    before = own.read_bytes()
-    words = ["export", "--checkpoint_path", str(own), "--outfile", str(tmp_path / outfile)]
-    assert main(words) == 2
-    assert own.read_bytes() == before
-
-
-@pytest.mark.parametrize("outfile", [".", "folder", "taken", "file/g"])
-def test_places_that_cannot_be_written(
-    outfile: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_checkpoint_is_never_replaced(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Told before anything is read or computed."""
+    before, linked = saved.read_bytes(), tmp_path / "best.pth"
+    linked.hardlink_to(saved)
+    for outfile in (saved, saved.with_suffix(""), saved.with_suffix(".onnx"), linked):
+        words = ["export", "--checkpoint_path", str(saved), "--outfile", str(outfile)]
+        assert main(words) == 2
+        assert "is the checkpoint that is read" in capsys.readouterr().err
+    assert saved.read_bytes() == before
+    assert linked.samefile(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("wav2lip-1.0", "wav2lip-1.0.pth"),
+        ("v1.2.safetensors", "v1.2.pth"),
+        ("plain", "plain.pth"),
+        ("UPPER.PTH", "UPPER.pth"),
+    ],
+)
+def test_names_of_what_is_written(name: str, written: str, saved: Path, tmp_path: Path) -> None:
+    words = ["--checkpoint_path", str(saved), "--outfile", str(tmp_path / "new" / name)]
+    assert main(["export", *words]) == 0
+    path = tmp_path / "new" / written
+    assert {*path.parent.iterdir()} == {path, path.parent / f"{written[:-4]}.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (".", "is a folder"),
+        ("folder", "is a folder"),
+        ("taken", "taken.pth: is to be written, and is not a file"),
+        ("video.mp4", ".mp4 is not written here"),
+        ("weights.pt", ".pt is not written here"),
+        ("a file/g.pth", "cannot be written"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_outfiles_that_cannot_be(
+    name: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They are told before the checkpoint is read."""
+    monkeypatch.setattr("wav2lip_npu.inference.export.checkpoint.read", None)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "taken.safetensors").mkdir()
-    (tmp_path / "file").touch()
-    saved.write_bytes(b"")  # reading it would be another error
-    words = ["export", "--checkpoint_path", str(saved), "--outfile", str(tmp_path / outfile)]
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert "is a folder" in error or "cannot be written" in error
+    (tmp_path / "taken.pth").mkdir()
+    (tmp_path / "a file").touch()
+    (tmp_path / "wav2lip.pth").touch()
+    assert main(["export", "--checkpoint_path", "wav2lip.pth", "--outfile", name]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_every_form_of_weights_exports_and_generates_alike(saved: Path, tmp_path: Path) -> None:
+    """A training checkpoint with averages, its export, and both wrapped as others do."""
+    network = Generator().eval()
+    checkpoint.load_network(network, checkpoint.read(saved).averaged())
+    inputs = torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, 96, 96)
+    torch.jit.trace(network, inputs, check_trace=False).save(tmp_path / "traced.pt")
+    torch.save(network.state_dict(), tmp_path / "bare.pth")
+    named = {f"module.{name}": value for name, value in network.state_dict().items()}
+    save_file(named, tmp_path / "module.safetensors")
+    device, random = Device.open("cpu"), np.random.default_rng(0)
+    crops = [random.integers(0, 256, (96, 96, 3), np.uint8)]
+    chunks = [random.normal(size=(80, 16)).astype(np.float32)]
+    drawn = []
+    others = [tmp_path / name for name in ("traced.pt", "bare.pth", "module.safetensors")]
+    for number, path in enumerate([saved, *others]):
+        out = tmp_path / f"exported{number}.pth"
+        assert main(["export", "--checkpoint_path", str(path), "--outfile", str(out)]) == 0
+        for file in (path, out, out.with_suffix(".safetensors")):
+            drawn.append(open_generator(file, "torch", device).generate(crops, chunks))
+    assert all(np.array_equal(one, drawn[0]) for one in drawn)
+    raw = tmp_path / "raw.pth"
+    words = ["--checkpoint_path", str(saved), "--outfile", str(raw), "--weights", "raw"]
+    assert main(["export", *words]) == 0
+    other = open_generator(raw, "torch", device).generate(crops, chunks)
+    assert not np.array_equal(other, drawn[0])

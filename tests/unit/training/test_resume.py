@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from formula import fill
 from helpers import first_batch, generator_config, syncnet_config, trainer
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
-from wav2lip_npu.errors import UserError
-from wav2lip_npu.models import Generator, VisualQualityDiscriminator
+from wav2lip_npu.models import Generator
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training.metrics import RESOURCE_METRICS, MetricsFile
 
@@ -105,7 +103,7 @@ def test_state_of_earlier_versions_is_taken_up(
         torch.save(content, path.with_name(prefix + checkpoint.file_name(23)))
     random_state = torch.get_rng_state()
     run = trainer(config)
-    assert (run.step, run.samples, run.best, run.published) == (23, 46, 0.5, [1, 7])
+    assert (run.step, run.samples, run.best, run.files.published) == (23, 46, 0.5, [1, 7])
     assert (run.task.sync_weight, run.task.last_sync) == (0.03, 0.25)
     for trained in run.task.trained.values():
         assert {name: float(value) for name, value in trained.spike_filter.state().items()} == watch
@@ -119,44 +117,6 @@ def test_state_of_earlier_versions_is_taken_up(
     run.task.step(batch)  # nothing in a step depends on torch's random numbers or changes them
     run.validate()
     assert torch.equal(torch.get_rng_state(), random_state)
-
-
-def test_published_checkpoint_is_continued(clips: Path, expert_file: Path, tmp_path: Path) -> None:
-    content = torch.load(expert_file, weights_only=True)
-    del content["wav2lip_npu"]
-    content |= {"global_step": 100, "global_epoch": 3, "optimizer": None}
-    content["state_dict"] = {f"module.{k}": v for k, v in content["state_dict"].items()}
-    published = tmp_path / "lipsync_expert.pth"
-    torch.save(content, published)
-    out = tmp_path / "out"
-    trainer(syncnet_config(clips, out, checkpoint_path=published, max_steps=101)).run()
-    assert checkpoint.newest(out) == out / checkpoint.file_name(101)
-    # The same command goes on from what it has done, not from where it began …
-    run = trainer(syncnet_config(clips, out, checkpoint_path=published))
-    assert run.step == 101
-    # … unless a step of its own is asked for.
-    (out / checkpoint.file_name(102)).write_bytes((out / checkpoint.file_name(101)).read_bytes())
-    own = out / checkpoint.file_name(101)
-    assert trainer(syncnet_config(clips, out, checkpoint_path=own)).step == 101
-    (out / checkpoint.file_name(102)).unlink()
-    with pytest.raises(UserError, match="101 steps are done already"):
-        trainer(syncnet_config(clips, out, max_steps=101)).run()
-
-
-def test_a_discriminator_is_started_from_its_own_file(
-    clips: Path, expert_file: Path, tmp_path: Path
-) -> None:
-    network = fill(VisualQualityDiscriminator())
-    path = tmp_path / "disc.pth"
-    optimizer = torch.optim.Adam(network.parameters())
-    checkpoint.save(path, network, optimizer, step=5, epoch=0, extra={})
-    config = generator_config(
-        clips, tmp_path / "out", expert_file, disc=True, disc_checkpoint_path=path
-    )
-    run = trainer(config)
-    assert run.step == 0
-    state = run.task.discriminator.state_dict()
-    assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
 
 
 def test_the_last_and_the_best_checkpoints_are_kept(
@@ -184,7 +144,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(
         "disc_best.pth",
     }
     best = checkpoint.read(out / "best.pth")
-    assert (best.global_step, best.extra["best"]) == (3, 1.0)
+    assert (best.global_step, best.extra["best"]) == (3, {"metric": "sync", "value": 1.0})
     assert best.extra["config"]["keep_last"] == 2
     # The same command goes on, knows the best, and removes what it had written before.
     run = trainer(dataclasses.replace(config, max_steps=6, eval_interval=10))
