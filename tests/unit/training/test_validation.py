@@ -11,7 +11,6 @@ from helpers import generator_config, syncnet_config, trainer
 from skimage.metrics import peak_signal_noise_ratio
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from wav2lip_npu import checkpoint
 from wav2lip_npu.data.sampler import RoundRobinSampler
 from wav2lip_npu.training import validation
 from wav2lip_npu.training.figures import plot_curves
