@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -146,8 +147,20 @@ def optional(what: str) -> Iterator[None]:
         log.warning("%s: left out (%s)", what, reason(error))
 
 
-class _TensorBoardFailed(Exception):
-    """It has been logged before."""
+@contextmanager
+def silent_tensorboard() -> Iterator[None]:
+    """Show no traceback when TensorBoard's thread fails: the next call tells the error."""
+    former = threading.excepthook
+
+    def show(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            former(failure)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = former
 
 
 class MetricsFile:
@@ -168,6 +181,8 @@ class MetricsFile:
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         with optional(f"{self.path}, step {step}"):
             self._append(json.dumps({"kind": kind, "step": step, **values}))
+        if self._tensorboard_failed:
+            return
         with self._tensorboard_errors():
             for name, value in values.items():
                 self._open_tensorboard(step).add_scalar(f"{name}/{kind}", value, step)
@@ -183,6 +198,8 @@ class MetricsFile:
 
     def add_image(self, name: str, step: int, image: np.ndarray) -> None:
         """Add an image, uint8 (h, w, 3) BGR, to TensorBoard's files."""
+        if self._tensorboard_failed:
+            return
         with self._tensorboard_errors():
             tensorboard = self._open_tensorboard(step)
             tensorboard.add_image(name, image[..., ::-1], step, dataformats="HWC")
@@ -199,15 +216,11 @@ class MetricsFile:
         """Log that TensorBoard's files cannot be written: once, as each call would fail again."""
         try:
             yield
-        except _TensorBoardFailed:
-            pass
         except Exception as error:
             log.warning("%s: nothing more is written to it (%s)", TENSORBOARD, reason(error))
             self._tensorboard, self._tensorboard_failed = None, True
 
     def _open_tensorboard(self, step: int) -> SummaryWriter:
-        if self._tensorboard_failed:
-            raise _TensorBoardFailed
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -35,6 +35,7 @@ from wav2lip_npu.training.metrics import (
     RunningMean,
     ThroughputMeter,
     optional,
+    silent_tensorboard,
 )
 from wav2lip_npu.training.optimization import MAX_SKIPPED_STEPS, learning_rate
 from wav2lip_npu.training.saving import CheckpointFiles
@@ -154,7 +155,7 @@ class Trainer:
             unit="step",
             disable=self.world.hide_progress,
         )
-        with logging_redirect_tqdm(), bar, stop_signals() as stop:
+        with silent_tensorboard(), logging_redirect_tqdm(), bar, stop_signals() as stop:
             try:
                 self._train(stop, bar)
             except Exception as error:

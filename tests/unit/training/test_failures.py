@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import WriteError
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training.figures import film_strip
-from wav2lip_npu.training.metrics import MetricsFile
+from wav2lip_npu.training.metrics import MetricsFile, silent_tensorboard
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -76,6 +77,23 @@ def test_nothing_derived_ends_a_training(
     ):
         assert name in caplog.text
     assert caplog.text.count("tensorboard: nothing more") == 1
+
+
+def test_tensorboard_fails_in_its_thread_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = MetricsFile(tmp_path)
+    with silent_tensorboard():
+        metrics.write("train", 1, {"loss": 1.0})
+        shutil.rmtree(tmp_path / "tensorboard")
+        (tmp_path / "tensorboard").write_text("no folder")
+        for step in range(2, 20):
+            metrics.write("train", step, {"loss": 1.0})
+            time.sleep(0.01)
+        metrics.close()
+    assert "tensorboard: nothing more is written" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err
+    assert sorted(metrics.read()["loss", "train"]) == [*range(1, 20)]
 
 
 def test_a_film_strip_has_the_sheets_that_can_be_read(tmp_path: Path) -> None:
