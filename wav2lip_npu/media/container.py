@@ -55,15 +55,12 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     Raises:
         UserError: it is missing, no regular file, or no media.
     """
-    require_media_file(path)
+    _require_media_file(path)
     with media_errors(path):
-        # With "file:" no name is taken for an address, and with "none" none for a pattern.
-        options = {
-            "protocol_whitelist": "file",
-            "pattern_type": "none",
-            "max_pixels": str(MAX_PIXELS),
-        }
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        # With "file:" no name is taken for an address, and with "none" none for a pattern. As options
+        # of the container alone: with those of streams PyAV 14 crashes where MPEG has no header.
+        options = {"protocol_whitelist": "file", "pattern_type": "none"}
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     with container:
         if container.format.name.split(",")[0] in _PLAYLIST_FORMATS:
             raise _playlist(path)
@@ -71,7 +68,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
         yield container
 
 
-def require_media_file(path: Path) -> None:
+def _require_media_file(path: Path) -> None:
     """Refuse what must not be opened, or would wait forever.
 
     Raises:
