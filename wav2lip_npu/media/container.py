@@ -57,13 +57,10 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """
     _require_media_file(path)
     with media_errors(path):
-        # With "file:" no name is taken for an address, and with "none" none for a pattern.
-        options = {
-            "protocol_whitelist": "file",
-            "pattern_type": "none",
-            "max_pixels": str(MAX_PIXELS),
-        }
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        # With "file:" no name is taken for an address, and with "none" none for a pattern. As options
+        # of the container alone: with those of streams PyAV 14 crashes where MPEG has no header.
+        options = {"protocol_whitelist": "file", "pattern_type": "none"}
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     with container:
         if container.format.name.split(",")[0] in _PLAYLIST_FORMATS:
             raise _playlist(path)

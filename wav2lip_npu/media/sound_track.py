@@ -36,7 +36,7 @@ class _Resampler:
         if not self._mixes:
             try:
                 return ended + self._resampler.resample(frame)
-            except av.ArgumentError:
+            except av.FFmpegError:
                 self._set_up(mixes=True)
         return ended + self._resampler.resample(_mixed(frame))
 
