@@ -111,7 +111,7 @@ INFERENCE = (
     Scenario(
         kind="s3fd", command="doctor --s3fd", target="s3fd.pth", base=("s3fd.pth",), outputs=(),
         words=lambda name: ["doctor", "--device", "cpu", f"--s3fd={name}"],
-        check=lambda case, base, right: [], codes=(0, judge.NOT_READY),
+        check=lambda case, base, right: [], codes=(0, judge.NOT_READY, judge.REFUSED),
     ),
 )  # fmt: skip
 
@@ -308,7 +308,7 @@ EXPORT = (
     Scenario(
         kind="checkpoint", command="doctor", target="expert.pth", base=("expert.pth",), outputs=(),
         words=lambda name: ["doctor", "--device", "cpu", f"--syncnet_checkpoint_path={name}"],
-        check=lambda case, base, right: [], codes=(0, judge.NOT_READY),
+        check=lambda case, base, right: [], codes=(0, judge.NOT_READY, judge.REFUSED),
     ),
 )  # fmt: skip
 

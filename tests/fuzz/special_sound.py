@@ -154,7 +154,7 @@ SOUND = (
             ("7.1 opus", ".ogg", "libopus", {"sound_rate": 48000, "layout": "7.1"}),
             ("mp3", ".mp3", "libmp3lame", {}),
             ("alac", ".m4a", "alac", {}),
-            ("wma", ".wma", "wmav2", {"sound_rate": 44100}),
+            ("wma", ".wma", "wmav2", {"sound_rate": 44100, "layout": "stereo"}),
         )
     ),
     Mutation(name="playlist", apply=become_playlist, expected=REFUSED),
