@@ -57,9 +57,8 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     """
     _require_media_file(path)
     with media_errors(path):
-        # With "file:" no name is taken for an address, and with "none" none for a pattern. These are
-        # options of the container alone: PyAV 14 crashes with those of streams where MPEG has no
-        # header.
+        # With "file:" no name is taken for an address, and with "none" none for a pattern. Options
+        # of the container alone: PyAV 14 crashes with those of streams where MPEG has no header.
         options = {"protocol_whitelist": "file", "pattern_type": "none"}
         container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     with container:
