@@ -155,7 +155,8 @@ def bad_inputs(tmp_path: Path, speech: Path, face: np.ndarray) -> Path:
     torch.save(wrong, tmp_path / "wrong.pth")
     lists = tmp_path / "lists"
     lists.mkdir()
-    (lists / "train.txt").write_text("gone/1\ngone/2\n")
+    for name in ("train.txt", "val.txt"):
+        (lists / name).write_text("gone/1\ngone/2\n")
     write_video(tmp_path / "face.mp4", [face] * 5, audio=speech)
     return tmp_path
 
