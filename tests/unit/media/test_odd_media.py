@@ -190,7 +190,7 @@ def test_the_default_streams_are_taken(tmp_path: Path) -> None:
         sounds = [output.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
         for streams in (videos, sounds):
             streams[0].disposition = 0
-            streams[1].disposition = av.stream.Disposition.default
+            streams[1].disposition = av.stream.Disposition.default.value
         for stream in videos:
             stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         for number, stream in enumerate(videos):

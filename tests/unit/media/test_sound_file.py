@@ -78,7 +78,7 @@ def test_a_cover_is_no_video(sound: Path, tmp_path: Path) -> None:
         track = target.add_stream("libmp3lame", rate=16_000)
         cover = target.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         picture = av.VideoFrame.from_ndarray(numbered(3)[2], format="bgr24")
         target.mux(cover.encode(picture.reformat(format="rgb24")))
         for frame in source.decode(audio=0):
