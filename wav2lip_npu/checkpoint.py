@@ -34,6 +34,7 @@ _PARTIAL_NAME = re.compile(
     rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
 )
 
+TORCH_ALIGNMENT = 64  # bytes, of the memory that torch allocates
 MAX_COUNT = 10**12  # steps; more is no number of steps
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, tor
     given = {**counters, **given}
     if difference := misfit(own, given):
         raise UserError(f"{path}: does not fit the {wanted}: {difference}")
-    weights = {name: given[name].to(value.dtype) for name, value in own.items()}
+    weights = {name: _aligned(given[name].to(value.dtype)) for name, value in own.items()}
     # A sum is a hundred times faster than looking at each number, and is finite if all are.
     spoilt = [name for name, value in weights.items() if not value.sum().isfinite()]
     spoilt = [name for name in spoilt if not weights[name].isfinite().all()]
@@ -173,6 +174,15 @@ def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, tor
             "a training that failed, or a damaged file; take an earlier one"
         )
     return weights
+
+
+def _aligned(value: torch.Tensor) -> torch.Tensor:
+    """The tensor, copied if its memory begins at an odd place, as it can in a file.
+
+    The last bits of what torch computes depend on that: the same weights would give other pixels.
+    """
+    is_aligned = value.is_contiguous() and value.data_ptr() % TORCH_ALIGNMENT == 0
+    return value if is_aligned else value.clone(memory_format=torch.contiguous_format)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:

@@ -179,7 +179,9 @@ def _read_torchscript(path: Path, archive: zipfile.ZipFile, root: str) -> dict[s
 def _load(path: Path, names: list[str], *, mapped: bool) -> Any:
     """``torch.load``, which executes nothing; ``names`` are those in the file's pickle."""
     try:
-        if path.suffix == ".safetensors":  # in which newer torch believes, whatever it holds
+        # Newer torch believes in that suffix, whatever the file holds; and torch cannot open a name
+        # that is not UTF-8.
+        if path.suffix == ".safetensors" or not _is_utf8(str(path)):
             with path.open("rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
@@ -188,18 +190,26 @@ def _load(path: Path, names: list[str], *, mapped: bool) -> Any:
         if any(name.startswith("torch.nn.") for name in names):
             raise WeightFileError(
                 f"{path}: holds a pickled network ({foreign[0]}), which is code and not loaded; "
-                "where that class is at hand, save its state_dict()"
+                "where that class is at hand, save its state_dict alone"
             ) from error
         if foreign:
             raise WeightFileError(
                 f"{path}: holds objects of {foreign[0]} beside the weights, which could run code "
-                "and are not loaded; save the state_dict() alone"
+                "and are not loaded; save the state_dict alone"
             ) from error
         if isinstance(error, EOFError) or not mapped:
             raise WeightFileError(f"{path}: is cut off or damaged; {_DOWNLOAD_AGAIN}") from error
         told = re.search(r"WeightsUnpickler error: (.+)", str(error))
         why = told[1] if told else type(error).__name__
         raise WeightFileError(f"{path}: cannot be read as a checkpoint ({why[:100]})") from error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _legacy_globals(file: IO[bytes]) -> list[str]:

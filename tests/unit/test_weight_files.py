@@ -183,6 +183,27 @@ def test_weights_in_any_form(form: str, suffix: str, tmp_path: Path) -> None:
     assert same(loaded, dict(expected))
 
 
+def test_names_of_files(tmp_path: Path) -> None:
+    """A name may be Chinese, in GBK too, or have a suffix that means something else."""
+    weights = fill(VisualQualityDiscriminator()).state_dict()
+    for name in ("生成器.pth", os.fsdecode("生成器.pth".encode("gbk")), "a b$(x).onnx", "-.mp4"):
+        torch.save(weights, tmp_path / "plain.pth")
+        (tmp_path / "plain.pth").rename(tmp_path / name)
+        assert same(load(tmp_path / name, VisualQualityDiscriminator()), dict(weights))
+
+
+def test_weights_are_aligned_as_torch_aligns_them(tmp_path: Path) -> None:
+    """Else the last bits of what is computed with them would differ from run to run."""
+    network = fill(VisualQualityDiscriminator())
+    torch.jit.script(network).save(tmp_path / "d.pt")
+    save_file(network.state_dict(), tmp_path / "d.safetensors")
+    for name in ("d.pt", "d.safetensors"):
+        with torch.device("meta"):
+            empty = VisualQualityDiscriminator()
+        loaded = load(tmp_path / name, empty)
+        assert all(value.data_ptr() % 64 == 0 for value in loaded.values() if value.numel())
+
+
 def test_averages_in_foreign_containers(tmp_path: Path) -> None:
     plain, averaged = (fill(Generator()).state_dict() for _ in range(2))
     averaged = {name: value / 2 for name, value in averaged.items()}

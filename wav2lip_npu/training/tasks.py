@@ -328,8 +328,9 @@ class GeneratorTask(Task):
 
     def restore(self, state: dict[str, Any]) -> None:
         """See ``Task``."""
-        self.sync_weight = state.get("sync_weight", 0.0)
-        self.last_sync = state.get("last_sync")
+        last = state.get("last_sync")
+        self.sync_weight = float(state.get("sync_weight", 0.0))
+        self.last_sync = None if last is None else float(last)
 
 
 class AdversarialTask(GeneratorTask):

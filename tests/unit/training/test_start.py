@@ -153,11 +153,17 @@ def test_odd_states_are_no_traceback(clips: Path, expert_file: Path, tmp_path: P
         torch.save({**content, "wav2lip_npu": {key: value}}, path)
         run = trainer(syncnet_config(clips, out))
         assert (run.samples, run.best, run.files.published) == (0, None, [])
-    for key, value in (("scaler", 3), ("watch", {"highest": 1})):
-        torch.save({**content, "wav2lip_npu": {key: value}}, path)
-        if key == "watch":
-            with pytest.raises(UserError, match="state of the training cannot be taken up"):
-                trainer(syncnet_config(clips, out))
+    torch.save({**content, "wav2lip_npu": {"watch": {"highest": 1}}}, path)
+    with pytest.raises(UserError, match="state of the training cannot be taken up"):
+        trainer(syncnet_config(clips, out))
+    generator = out / "g" / path.name
+    for value in ("x", {"a": 1}, [1]):
+        extra = {"sync_weight": value}
+        network = Generator()
+        optimizer = torch.optim.Adam(network.parameters())
+        checkpoint.save(generator, network, optimizer, step=3, epoch=0, extra=extra)
+        with pytest.raises(UserError, match="state of the training cannot be taken up"):
+            trainer(generator_config(clips, out / "g", expert_file))
 
 
 def test_the_best_belongs_to_its_metric(clips: Path, tmp_path: Path) -> None:
