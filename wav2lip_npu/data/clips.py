@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import wave
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,11 +19,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
+from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, SAMPLE_RATE, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES
-from wav2lip_npu.mel import MEL_BANDS, MEL_LIMIT, WINDOW_ROWS, melspectrogram, valid_starts
+from wav2lip_npu.mel import HOP, MEL_BANDS, MEL_LIMIT, WINDOW_ROWS, melspectrogram, valid_starts
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import (
     WriteError,
@@ -39,6 +40,7 @@ MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in th
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_TAIL_BYTES = 64  # in which a whole JPEG file has its end mark
+MIN_JPEG_BYTES = 200  # the tables alone take more; pointers of git-lfs take less
 _CROP_NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.jpg")
 
 log = logging.getLogger(__name__)
@@ -187,10 +189,10 @@ def _find_folder(data_root: Path, line: str) -> Path:
 
 def _read_clip(data_root: Path, line: str, per_frame_mels: bool) -> Clip:
     folder = _find_folder(data_root, line)
-    numbers, empty, has_audio, fingerprint = _scan(folder)
-    if empty:
+    numbers, unusable, has_audio, fingerprint = _scan(folder)
+    if unusable:
         log.warning(
-            "left out: %s/%d.jpg and %d more: empty files", folder, empty[0], len(empty) - 1
+            "left out: %s/%d.jpg and %d more: no JPEG files", folder, unusable[0], len(unusable) - 1
         )
     if (fault := clip_fault(len(numbers), has_audio=has_audio)) is not None:
         raise UserError(f"{folder}: {fault}")
@@ -214,25 +216,28 @@ def _scan(folder: Path) -> tuple[list[int], list[int], bool, str]:
     """What is in a clip's folder.
 
     Returns:
-        The frames of its crops, and of those that are empty files; whether audio is there; and a
-        fingerprint of crops and audio by size and time.
+        The frames of its crops, and of those that are too small for an image or no files; whether
+        audio is there; and a fingerprint of crops and audio by size and time.
     """
     numbers: list[int] = []
-    empty: list[int] = []
+    unusable: list[int] = []
     files, has_audio = [], False
     with os.scandir(folder) as entries:
         for entry in entries:
             number = crop_number(entry.name)
-            if (number is None and entry.name != AUDIO) or not _is_file(entry):
+            if number is None and entry.name != AUDIO:
                 continue
-            status = entry.stat()
-            files.append((entry.name, status.st_size, status.st_mtime_ns))
+            status = entry.stat() if _is_file(entry) else None
+            if status is not None:
+                files.append((entry.name, status.st_size, status.st_mtime_ns))
             if number is None:
-                has_audio = True
+                has_audio = status is not None
+            elif status is None or status.st_size < MIN_JPEG_BYTES:
+                unusable.append(number)
             else:
-                (numbers if status.st_size else empty).append(number)
+                numbers.append(number)
     digest = hashlib.blake2b(repr(sorted(files)).encode(), digest_size=8)
-    return sorted(numbers), sorted(empty), has_audio, digest.hexdigest()
+    return sorted(numbers), sorted(unusable), has_audio, digest.hexdigest()
 
 
 @lru_cache(maxsize=1024)
@@ -244,13 +249,24 @@ def load_mel(folder: Path) -> np.ndarray:
     """
     sound, cache = folder / AUDIO, folder / MEL
     if cache.is_file() and sound.is_file() and cache.stat().st_mtime >= sound.stat().st_mtime:
-        if (kept := _read_mel(cache)) is not None:
+        kept = _read_mel(cache)
+        if kept is not None and kept.shape[1] == _rows_of_wav(sound, default=kept.shape[1]):
             return kept
         log.warning("%s: damaged, computed again", cache)
     mel = melspectrogram(load_audio(sound))
     with suppress(WriteError), atomic_write(cache) as partial:  # a data set may be read-only
         np.save(partial, mel)
     return mel
+
+
+def _rows_of_wav(sound: Path, *, default: int) -> int:
+    """The mel rows by the header of a 16 kHz mono WAV file; ``default`` for other files."""
+    try:
+        with wave.open(str(sound), "rb") as file:
+            is_plain = (file.getframerate(), file.getnchannels()) == (SAMPLE_RATE, 1)
+            return 1 + file.getnframes() // HOP if is_plain else default
+    except (OSError, EOFError, wave.Error):
+        return default
 
 
 def _read_mel(path: Path) -> np.ndarray | None:

@@ -251,6 +251,9 @@ def _open_sound(base: Path, clips: Sequence[Clip], checked: Iterable[int]) -> Me
     Raises:
         ValueError: what is wrong with it.
     """
+    for suffix in (".json", ".crops", ".mels"):  # a pipe would be waited for
+        if not base.with_suffix(suffix).is_file():
+            raise ValueError(f"without its {suffix} file")
     try:
         record = json.loads(base.with_suffix(".json").read_text(encoding="utf-8"))
         sums = record["checksums"]

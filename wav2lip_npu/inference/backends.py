@@ -129,7 +129,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            model = path.read_bytes()  # by way of bytes: it cannot open names in GBK
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # it raises a dozen kinds of its own
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: ONNX Runtime cannot open it ({reason})") from error

@@ -54,6 +54,8 @@ def _files(root: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if path.is_file():
                 yield path
+            elif is_video_by_name(path):
+                log.warning("left out: %s: no regular file, or a link to nothing", path)
 
 
 def _log_unreadable(error: OSError) -> None:

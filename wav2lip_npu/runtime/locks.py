@@ -124,6 +124,8 @@ def mark_in_use(path: Path) -> IO[bytes]:
 
 def is_in_use(path: Path) -> bool:
     """Whether a process has marked this file."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with path.open("rb") as file:
             return not _lock(file, exclusive=True)

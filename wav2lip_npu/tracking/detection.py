@@ -70,8 +70,10 @@ class BatchedDetector:
         """
         found: dict[int, np.ndarray] = {}
         if self.cache is not None:
-            known = ((number, self.cache.get(number)) for number in images)
-            found = {number: boxes for number, boxes in known if boxes is not None}
+            for number, image in images.items():
+                boxes = self.cache.get(number)
+                if boxes is not None and _lie_within(boxes, image):
+                    found[number] = boxes
         unknown = [number for number in images if number not in found]
         for first in range(0, len(unknown), self.batch_size):
             batch = unknown[first : first + self.batch_size]
@@ -81,6 +83,13 @@ class BatchedDetector:
                 if self.cache is not None:
                     self.cache.put(number, boxes)
         return found
+
+
+def _lie_within(boxes: np.ndarray, image: np.ndarray) -> bool:
+    """Whether each box (n, 5) has a part in the image; others are of a damaged cache."""
+    height, width = image.shape[:2]
+    left, top, right, bottom = boxes[:, :4].clip(0, (width, height, width, height)).T
+    return bool(((right > left) & (bottom > top)).all())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -180,6 +180,7 @@ def test_a_crop_that_cannot_be_read_costs_its_windows_alone(
     assert isinstance(stores["cache"], MemmapClips)
     with pytest.raises(UserError, match=r"a/9\.jpg: broken off"):
         load_crop(clips / "a" / "9.jpg")
+    caplog.clear()
     batches = {}
     for name, store in stores.items():
         with caplog.at_level(logging.WARNING):
