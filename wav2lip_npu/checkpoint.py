@@ -22,7 +22,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError, atomic_write
 from wav2lip_npu.state_dicts import COUNTER, find_weights, identify, misfit
-from wav2lip_npu.weight_files import WeightFileError, read_content
+from wav2lip_npu.weight_files import WeightFileError, read_content, write_pth
 
 OUR_KEY = "wav2lip_npu"
 SAFETENSORS = ".safetensors"  # of weights alone
@@ -252,8 +252,7 @@ def save(
         "global_epoch": epoch,
         OUR_KEY: extra,
     }
-    with atomic_write(path) as partial:
-        torch.save(_portable(content), partial)
+    write_pth(path, _portable(content))
 
 
 def name_best(path: Path, name: str) -> None:

@@ -15,10 +15,12 @@ from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from wav2lip_npu import torchscript
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import atomic_write
 
 _HEAD_BYTES = 512
 _BLOCK_BYTES = 2**20
@@ -82,6 +84,36 @@ def read_content(path: Path) -> Any:
     except OSError as error:
         raise WeightFileError(f"{path}: cannot be read ({reason(error)})") from error
     raise WeightFileError(f"{path}: {_describe(path, head)}")
+
+
+def write_pth(path: Path, content: Any) -> None:
+    """Write a file with ``torch.save``, as a whole or not at all.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    # Given a name instead of a file, torch says nothing of a full disk.
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch ends the archive after a failed write too, and that fails in another way.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def write_safetensors(path: Path, weights: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+    """Write weights and notes about them as safetensors, as a whole or not at all.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    with atomic_write(path) as partial:
+        try:
+            save_file(weights, partial, metadata=about)
+        except SafetensorError as error:  # an OSError as text
+            raise RuntimeError(str(error)) from error
 
 
 def check_is_file(path: Path) -> None:

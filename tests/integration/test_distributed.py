@@ -81,10 +81,10 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
     # Back to two; then one of them comes upon crops that it cannot read, and both end.
     config = dataclasses.replace(config, max_steps=10**6, num_workers=1, checkpoint_interval=10**6)
     for path in clips.glob("[ab]/*.jpg"):
-        path.write_text("no image")
+        path.write_text("no image" * 50)
     done = torchrun(THIN_CLI, "train-syncnet", *options(config))
     assert done.returncode != 0
-    assert "jpg: cannot be read as an image" in done.stderr
+    assert "jpg: cannot be read as an image" in done.stderr, done.stderr
     assert "UserError" not in done.stderr
     last = checkpoint.read(checkpoint.newest(out))
     assert last.extra["items"] == 10 + 4 * (last.global_step - 3)

@@ -119,9 +119,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     open_file = av.open
 
-    def counted(path: str, *arguments: object, **options: object) -> object:
-        counts[Path(path).name] += 1
-        return open_file(path, *arguments, **options)
+    def counted(file: object, *arguments: object, **options: object) -> object:
+        if isinstance(file, str):  # else the writer's open file
+            counts[Path(file).name] += 1
+        return open_file(file, *arguments, **options)
 
     monkeypatch.setattr(av, "open", counted)
     return counts

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import resource
 import tarfile
 import zipfile
 from argparse import Namespace
@@ -21,7 +22,13 @@ from torch import nn
 from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
-from wav2lip_npu.weight_files import WeightFileError, read_content
+from wav2lip_npu.runtime.files import WriteError
+from wav2lip_npu.weight_files import (
+    WeightFileError,
+    read_content,
+    write_pth,
+    write_safetensors,
+)
 
 pytestmark = pytest.mark.usefixtures("thin")  # except for SyncNet, whose widths are few
 
@@ -195,13 +202,33 @@ def test_names_of_files(tmp_path: Path) -> None:
 def test_weights_are_aligned_as_torch_aligns_them(tmp_path: Path) -> None:
     """Else the last bits of what is computed with them would differ from run to run."""
     network = fill(VisualQualityDiscriminator())
-    torch.jit.script(network).save(tmp_path / "d.pt")
+    torch.jit.trace(network, torch.zeros(1, 3, 5, 96, 96), check_trace=False).save(
+        tmp_path / "d.pt"
+    )
     save_file(network.state_dict(), tmp_path / "d.safetensors")
     for name in ("d.pt", "d.safetensors"):
         with torch.device("meta"):
             empty = VisualQualityDiscriminator()
         loaded = load(tmp_path / name, empty)
         assert all(value.data_ptr() % 64 == 0 for value in loaded.values() if value.numel())
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_what_the_disk_says_is_passed_on(tmp_path: Path, name: str) -> None:
+    weights = {"a": torch.zeros(10**6)}
+    path = tmp_path / name
+    path.write_text("former")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        with pytest.raises(WriteError, match=rf"{name}: cannot be written \(.*File too large"):
+            if path.suffix == ".pth":
+                write_pth(path, weights)
+            else:
+                write_safetensors(path, weights, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [(name, "former")]
 
 
 def test_averages_in_foreign_containers(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import ExportConfig
@@ -25,7 +24,7 @@ from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import atomic_write
-from wav2lip_npu.weight_files import check_is_file
+from wav2lip_npu.weight_files import check_is_file, write_pth, write_safetensors
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
@@ -55,10 +54,8 @@ def export(config: ExportConfig) -> None:
     kind = "raw" if chosen is found else "ema"
     about = {"step": str(found.global_step), "weights": kind}
     content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
-    with atomic_write(pth) as partial:
-        torch.save(content, partial)
-    with atomic_write(tensors) as partial:
-        save_file(weights, partial, metadata=about)
+    write_pth(pth, content)
+    write_safetensors(tensors, weights, about)
     log.info("%s weights of step %d: %s and %s", kind, found.global_step, pth, tensors)
     if config.onnx:
         with atomic_write(onnx) as partial:

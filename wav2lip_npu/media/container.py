@@ -18,6 +18,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
 
 MAX_PIXELS = 2**27  # of a frame: 134 million; damaged headers tell of more
+MIN_SAMPLE_RATE = 1000  # Hz; resamplers give nothing for much lower ones
 _GENERATE_PTS = 1  # AVFMT_FLAG_GENPTS, which PyAV sets: guessed time stamps, often wrong ones
 # Files that make FFmpeg open others: playlists, lists of parts, descriptions of network streams.
 _PLAYLIST = re.compile(rb"\s*(\xef\xbb\xbf)?(#EXTM3U|ffconcat|v=0\r?\n|<\?xml[^<]*<MPD|<MPD)")
@@ -99,11 +100,13 @@ def audio_stream(container: av.container.InputContainer, path: Path) -> av.Audio
     """The audio stream that players take.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its rate is far below that of any sound.
     """
     stream = _default(container, container.streams.audio)
     if stream is None:
         raise UserError(f"{path}: {_absence('audio', container.streams.audio)}")
+    if 0 < stream.rate < MIN_SAMPLE_RATE:
+        raise UserError(f"{path}: its audio stream has {stream.rate} samples per second: no speech")
     return stream
 
 

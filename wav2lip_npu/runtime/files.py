@@ -42,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         publish(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+    except (OSError, RuntimeError) as error:  # torch's writers raise RuntimeError
         raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
         with suppress(OSError):

@@ -205,7 +205,7 @@ def test_an_interrupted_list_leaves_no_half_file(tmp_path: Path, to_group: bool)
     (tmp_path / "jobs.csv").write_text(f"{HEADER}wait.mp4,a.wav,o.mp4\nnext.mp4,a.wav,p.mp4\n")
     (tmp_path / "o.mp4").write_text("former")
     (tmp_path / "run.py").write_text(INTERRUPTED)
-    paths = [str(Path(__file__).parents[3]), str(Path(__file__).parent), os.environ["PYTHONPATH"]]
+    paths = [str(Path(__file__).parent), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     words = [sys.executable, "run.py"]
     with subprocess.Popen(
@@ -213,7 +213,7 @@ def test_an_interrupted_list_leaves_no_half_file(tmp_path: Path, to_group: bool)
     ) as run:
         deadline = time.monotonic() + 60
         while not (tmp_path / "started").exists():
-            assert time.monotonic() < deadline and run.poll() is None
+            assert time.monotonic() < deadline and run.poll() is None, run.stderr.read()
             time.sleep(0.05)
         kill = os.killpg if to_group else os.kill
         kill(run.pid, signal.SIGTERM)

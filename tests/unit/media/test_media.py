@@ -196,6 +196,10 @@ def test_bad_files_are_named(tmp_path: Path, speech: Path) -> None:
     empty = tmp_path / "empty.mp4"
     empty.touch()
     silent = write_video(tmp_path / "silent.mp4", numbered(3))
+    slow = tmp_path / "slow.wav"
+    with wave.open(str(slow), "wb") as wav:
+        wav.setparams((1, 2, 7, 7, "NONE", ""))
+        wav.writeframes(bytes(14))
     for call, path, reason in (
         (probe, tmp_path / "absent.mp4", "no such file"),
         (probe, tmp_path, "is a folder"),
@@ -203,6 +207,7 @@ def test_bad_files_are_named(tmp_path: Path, speech: Path) -> None:
         (probe, empty, "is empty"),
         (probe, speech, "no video stream"),
         (load_audio, silent, "no audio stream"),
+        (load_audio, slow, "7 samples per second"),
         (read_image, text, "cannot be read as media"),
     ):
         with pytest.raises(UserError, match=reason) as caught:
