@@ -43,7 +43,7 @@ def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 def best_first(
     boxes: np.ndarray, scores: np.ndarray, *, min_score: float, max_overlap: float
 ) -> list[np.ndarray]:
-    """The detections of each image: above the score, suppressed, sorted by score.
+    """The detections of each image: finite, above the score, suppressed, sorted by score.
 
     Boxes with low scores are dropped before the suppression, to compare fewer of them. The result
     is the same, because only a better box suppresses another.
@@ -57,7 +57,8 @@ def best_first(
     Returns:
         For each image float32 (n, 5): x1, y1, x2, y2, score.
     """
-    scores = np.where(scores > min_score, scores, -np.inf)
+    usable = (scores > min_score) & np.isfinite(boxes).all(axis=2)
+    scores = np.where(usable, scores, -np.inf)
     count = int(np.isfinite(scores).sum(axis=1).max(initial=0))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(scores, order, axis=1)

@@ -52,6 +52,8 @@ class S3FD:
         network = S3FDNetwork()
         try:
             network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            if not all(value.isfinite().all() for value in network.parameters()):
+                raise ValueError("some are no finite numbers")
         except Exception as error:  # torch raises many kinds for other files
             problem = f"not S3FD's weights ({_first_line(error)})"
             raise FaceDetectionError(

@@ -150,3 +150,10 @@ def one_step(config: GeneratorConfig, out: Path) -> None:
             "parameters": {p: list(n.parameters()) for p, n in networks.items()},
         }
         torch.save(record, out / f"{world.rank}_of_{world.size}.pt")
+
+
+class Bomb:
+    """Runs something when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return print, ("executed",)

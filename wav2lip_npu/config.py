@@ -60,8 +60,7 @@ class PreprocessConfig(DetectorOptions):
         choices=PRECISIONS,
     )
     smooth_boxes: bool = option(
-        "average the face boxes over two frames to each side, as infer's --smooth centred does",
-        False,
+        "average the face boxes over five frames, as infer's --smooth centred does", False
     )
     scene_cuts: str = option(
         "what to do with a video that has scene cuts: keep it as one clip, split it into "
@@ -72,7 +71,8 @@ class PreprocessConfig(DetectorOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "batch_size", "num_workers", "ngpu")
+        self.require_batch_size("batch_size")
+        self.require_at_least(1, "num_workers", "ngpu")
         if self.devices is not None and not re.fullmatch(r"\d+(,\d+)*", self.devices):
             raise UserError(f"--devices {self.devices}: must be indices of cards, as in 0,2,3")
 
@@ -157,10 +157,9 @@ class TrainConfig(NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(
-            *(1, "batch_size", "max_steps", "eval_interval", "eval_windows"),
-            *("checkpoint_interval", "log_interval", "accumulate"),
-        )
+        self.require_batch_size("batch_size")
+        intervals = ("eval_interval", "checkpoint_interval", "log_interval")
+        self.require_at_least(1, "max_steps", "eval_windows", "accumulate", *intervals)
         self.require_at_least(0, "num_workers", "seed", "cache_gb", "warmup_steps", "keep_last")
         self.require_above_0("learning_rate", "max_hours", "clip_grad_norm")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -286,7 +285,7 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least(1, "face_det_batch_size", "wav2lip_batch_size")
+        self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
         if min(self.pads) < 0:
             raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
         if set(self.box) != {-1}:

@@ -16,6 +16,7 @@ DEVICE_NAMES = ("auto", NPU, CUDA, CPU)  # auto tries the others in this order
 DEVICE_HELP = f"auto (the first of {NPU}, {CUDA} and {CPU} that works), one of these, or {NPU}:1 …"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAX_CARD_INDEX = 127  # torch keeps it in a signed byte
+MAX_BATCH_SIZE = 2**16  # a slip of the finger fills the memory of the machine
 _INT64_LIMIT = 2**63  # what torch, NumPy and FFmpeg can hold
 
 
@@ -58,6 +59,13 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise UserError(f"--{name} {value}: must be {minimum} or more")
+
+    def require_batch_size(self, *names: str) -> None:
+        """Raise a UserError if one of these fields is no number of images or samples together."""
+        self.require_at_least(1, *names)
+        for name in names:
+            if getattr(self, name) > MAX_BATCH_SIZE:
+                raise UserError(f"--{name} {getattr(self, name)}: must be {MAX_BATCH_SIZE} or less")
 
     def require_above_0(self, *names: str) -> None:
         """Raise a UserError if one of these fields is set and not above 0."""

@@ -134,9 +134,9 @@ def check_is_file(path: Path) -> None:
 
 def _read_zip(path: Path) -> Any:
     """A file of torch 1.6 or newer, or a TorchScript archive; its checksums are verified."""
-    if not zipfile.is_zipfile(path):
-        raise WeightFileError(f"{path}: is cut off, its end is missing; {_DOWNLOAD_AGAIN}")
     try:
+        if not zipfile.is_zipfile(path):
+            raise WeightFileError(f"{path}: is cut off, its end is missing; {_DOWNLOAD_AGAIN}")
         with zipfile.ZipFile(path) as archive:
             root = _root(path, archive)
             _verify_checksums(archive, root)
@@ -145,7 +145,7 @@ def _read_zip(path: Path) -> Any:
                    for name in names):  # fmt: skip
                 return {"state_dict": _read_torchscript(path, archive, root)}
             found = [*_globals(archive.read(f"{root}data.pkl"))]
-    except (zipfile.BadZipFile, struct.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError) as error:
         raise WeightFileError(f"{path}: is damaged ({error}); {_DOWNLOAD_AGAIN}") from error
     return _load(path, found, mapped=True)
 

@@ -86,7 +86,10 @@ def encode(path: Path, recipe: Recipe) -> Path:
 
 
 def sound_stream(file: av.container.OutputContainer, recipe: Recipe) -> av.AudioStream:
-    return file.add_stream(recipe.sound_codec, rate=recipe.sound_rate, layout=recipe.layout)
+    stream = file.add_stream(recipe.sound_codec, rate=recipe.sound_rate, layout=recipe.layout)
+    if recipe.sound_codec == "wmav2":  # it has no default
+        stream.bit_rate = 64_000
+    return stream
 
 
 def encode_sound(

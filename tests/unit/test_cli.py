@@ -133,6 +133,7 @@ def test_train_wav2lip_is_train() -> None:
     ("changes", "reason"),
     [
         ({"batch_size": 0}, "--batch_size 0: must be 1 or more"),
+        ({"batch_size": 10**9}, "--batch_size 1000000000: must be 65536 or less"),
         ({"device": "gpu"}, "--device gpu: choose from auto"),
         ({"precision": "int8"}, "--precision int8: choose from"),
         ({"learning_rate": 0.0}, "--learning_rate 0.0: must be above 0"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
+from helpers import Bomb
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,17 +26,12 @@ from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
 from wav2lip_npu.runtime.files import WriteError
 from wav2lip_npu.weight_files import (
     WeightFileError,
-    read_content,
     write_pth,
     write_safetensors,
 )
 
 pytestmark = pytest.mark.usefixtures("thin")  # except for SyncNet, whose widths are few
 
-INPUTS = {
-    Generator: (torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, 96, 96)),
-    SyncNet: (torch.zeros(1, 1, 80, 16), torch.zeros(1, 15, 48, 96)),
-}
 Weights = dict[str, torch.Tensor]
 
 
@@ -47,102 +43,6 @@ def load(path: Path, network: nn.Module) -> Weights:
 
 def same(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-@pytest.mark.parametrize("kind", [Generator, SyncNet])
-@pytest.mark.parametrize(
-    ("how", "dtype"),
-    [("traced", torch.float32), ("traced", torch.float16), ("scripted", torch.float32)],
-)
-def test_torchscript_archives(
-    how: str, kind: type[nn.Module], dtype: torch.dtype, tmp_path: Path
-) -> None:
-    """As the published Wav2Lip-SD-GAN.pt; torch's own loader, which runs it, is the reference."""
-    network = fill(kind()).eval().to(dtype)
-    path = tmp_path / "network.pt"
-    if how == "traced":
-        inputs = tuple(part.to(dtype) for part in INPUTS[kind])
-        archive = torch.jit.trace(network, inputs, check_trace=False)
-    else:
-        archive = torch.jit.script(network)
-    archive.save(path)
-    read = read_content(path)["state_dict"]
-    expected = torch.jit.load(path).state_dict()
-    assert same(read, dict(expected))
-    assert all(read[name].dtype == value.dtype for name, value in expected.items())
-    loaded = load(path, kind())
-    assert same(loaded, {k: v.float() if v.is_floating_point() else v for k, v in read.items()})
-
-
-def rewrite(path: Path, change: Callable[[str, bytes], bytes], **options: Any) -> None:
-    """The same archive with other content."""
-    with zipfile.ZipFile(path) as archive:
-        content = {entry: archive.read(entry) for entry in archive.namelist()}
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        for name, data in content.items():
-            archive.writestr(name, change(name, data))
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    path = tmp_path / "small.pt"
-    torch.jit.script(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))).save(path)
-    return path
-
-
-@pytest.mark.parametrize("version", [b"1\n", b"2\n", b"3\n"])
-def test_torchscript_of_older_torch(version: bytes, archive: Path) -> None:
-    """Versions differ in the code; the pickle is the same."""
-    expected = dict(torch.jit.load(archive).state_dict())
-    rewrite(archive, lambda name, data: version if name.endswith("/version") else data)
-    assert same(read_content(archive)["state_dict"], expected)
-
-
-class Bomb:
-    """Runs something when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return print, ("executed",)
-
-
-def memo_bomb(data: bytes) -> bytes:
-    return b"\x80\x02}r" + (2**31).to_bytes(4, "little") + b"."
-
-
-def larger_tensor(data: bytes) -> bytes:
-    assert b"K\x02K\x03\x86" in data or b"K\x02K\x03t" in data
-    return data.replace(b"K\x02K\x03", b"K\x7fK\x7f", 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda data: pickle.dumps(Bomb(), protocol=2), "builtin.*print"),
-        (lambda data: pickle.dumps(Bomb(), protocol=4), "operation (FRAME|SHORT_BINUNICODE)"),
-        (memo_bomb, "operation LONG_BINPUT"),
-        (larger_tensor, "larger than its storage"),
-        (lambda data: data[:-20], "cannot be read"),
-        (lambda data: b"\x80\x02R.", "cannot be read"),
-        (lambda data: b"\x80\x02}.", "without named weights"),
-    ],
-)
-def test_nothing_in_an_archive_is_executed(
-    change: Callable[[bytes], bytes],
-    reason: str,
-    archive: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    rewrite(archive, lambda name, data: change(data) if name.endswith("/data.pkl") else data)
-    with pytest.raises(WeightFileError, match=reason) as caught:
-        read_content(archive)
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_an_archive_that_grows_is_refused(archive: Path) -> None:
-    rewrite(archive, lambda name, data: data + bytes(10**6), compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(WeightFileError, match="packed again"):
-        read_content(archive)
 
 
 def prefixed(prefix: str, weights: Weights) -> Weights:
@@ -377,6 +277,21 @@ ODD_VALUES = [
     torch.zeros(3),
     10**400,
 ]
+
+
+def test_a_flipped_bit_is_named_or_does_no_harm(tmp_path: Path) -> None:
+    path, weights = tmp_path / "w.pth", {"a": torch.arange(10.0)}
+    torch.save(weights, path)
+    good, refused = path.read_bytes(), 0
+    for place in range(0, len(good), 5):
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            assert same(read_content(path), weights)
+        except WeightFileError:
+            refused += 1
+    assert refused > len(good) // 20
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)

@@ -192,8 +192,9 @@ def _read_clip(data_root: Path, line: str, per_frame_mels: bool) -> Clip:
     numbers, unusable, has_audio, fingerprint = _scan(folder)
     if unusable:
         log.warning(
-            "left out: %s/%d.jpg and %d more: not JPEG files", folder, unusable[0], len(unusable) - 1
-        )
+            "left out: %s/%d.jpg and %d more: not JPEG files",
+            folder, unusable[0], len(unusable) - 1,
+        )  # fmt: skip
     if (fault := clip_fault(len(numbers), has_audio=has_audio)) is not None:
         raise UserError(f"{folder}: {fault}")
     mel_rows = load_mel(folder).shape[1]

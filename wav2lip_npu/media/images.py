@@ -31,6 +31,23 @@ def is_image(path: Path) -> bool:
         return holds_image(container, path)
 
 
+def put_text(
+    image: np.ndarray, text: str, corner: tuple[int, int], *, scale: float, level: int
+) -> None:
+    """Write one line of text on an image.
+
+    Args:
+        image: uint8 (h, w, 3), changed in place.
+        text: any; what in a file's name is not UTF-8 becomes "?" (OpenCV 5 crashes with it).
+        corner: x and y of the text's lower left, in pixels.
+        scale: of OpenCV's simplex font.
+        level: grey, 0 is black.
+    """
+    printable = text.encode("utf-8", "replace").decode()
+    font, grey = cv2.FONT_HERSHEY_SIMPLEX, (level, level, level)
+    cv2.putText(image, printable, corner, font, scale, grey, 1, cv2.LINE_AA)
+
+
 def read_image(path: Path) -> np.ndarray:
     """Read a still image as (h, w, 3) BGR, upright.
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 
 from wav2lip_npu.constants import FACE_SIZE, FPS
 from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.images import put_text
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import WriteError, write_image, write_text
 
@@ -234,7 +234,7 @@ def draw_sheet(clips: Sequence[str], root: Path) -> None:
         crops = load_crops(folder, [numbers[place] for place in places])
         title = np.full((18, SHEET_CROPS * FACE_SIZE, 3), 255, np.uint8)
         text = f"{clip}: frames {numbers[0]} to {numbers[-1]}"
-        cv2.putText(title, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        put_text(title, text, (4, 13), scale=0.42, level=0)
         rows += [title, np.concatenate(list(crops), axis=1)]
     if rows:
         write_image(root / SHEET, np.concatenate(rows))

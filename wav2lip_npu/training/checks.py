@@ -18,6 +18,7 @@ from wav2lip_npu.data.clips import Clip
 from wav2lip_npu.data.dataset import ClipData, WindowDataset
 from wav2lip_npu.data.sampler import WindowSampler
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.images import put_text
 from wav2lip_npu.mel import last_valid_start, syncnet_mel_start
 from wav2lip_npu.runtime.device import Device, seed
 from wav2lip_npu.runtime.files import write_image
@@ -206,7 +207,7 @@ def _sheet_row(data: ClipData, place: int, start: int) -> torch.Tensor:
     row = torch.cat([window, coloured[None]])
     name = f"{data.clips[place].folder.name} {start}"
     first = np.ascontiguousarray(row[0].numpy())
-    cv2.putText(first, name, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.32, (255, 255, 255), 1)
+    put_text(first, name, (2, 10), scale=0.32, level=255)
     row[0] = torch.from_numpy(first)
     return row
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from wav2lip_npu.media.images import read_image
+from wav2lip_npu.media.images import put_text, read_image
 from wav2lip_npu.runtime.files import atomic_write, write_image
 from wav2lip_npu.training.metrics import EMA_PREFIX, RESOURCE_METRICS, MetricsFile, optional
 
@@ -73,7 +72,7 @@ def _titles(titles: Sequence[str], width: int) -> np.ndarray:
     strip = np.full((TITLE_HEIGHT, len(titles) * width, 3), 255, np.uint8)
     for column, title in enumerate(titles):
         corner = (column * width + 4, 13)
-        cv2.putText(strip, title, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        put_text(strip, title, corner, scale=0.42, level=0)
     return strip
 
 

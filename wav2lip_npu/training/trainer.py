@@ -186,14 +186,14 @@ class Trainer:
         follows_signal = is_lost_peer or isinstance(error, UserError)
         if follows_signal and not is_write_error and stop.wait(SIGNAL_DELAY):
             return
-        last = checkpoint.newest(self.config.checkpoint_dir)
+        last = self._last_checkpoint()
         if is_out_of_memory(error):
             raise UserError(
-                f"step {self.step}: out of memory; the last checkpoint is {last}; try a smaller "
+                f"step {self.step}: out of memory; {last}; try a smaller "
                 "--batch_size (--accumulate keeps the samples per step), or --precision auto"
             ) from error
         if isinstance(error, (WriteError, OSError)):
-            raise UserError(f"{reason(error)}; the last checkpoint is {last}") from error
+            raise UserError(f"{reason(error)}; {last}") from error
         raise error
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:
@@ -306,10 +306,9 @@ class Trainer:
             )
         self.skipped = skipped
         if in_a_row >= MAX_SKIPPED_STEPS:
-            last = checkpoint.newest(self.config.checkpoint_dir)
             raise UserError(
                 f"step {self.step}: the last {in_a_row} gradients were not finite or far above "
-                f"those before; the last checkpoint is {last}; try a lower --learning_rate, "
+                f"those before; {self._last_checkpoint()}; try a lower --learning_rate, "
                 "--clip_grad_norm 1, or --precision fp32"
             )
 
@@ -357,12 +356,16 @@ class Trainer:
         try:
             self.save(best=best)
         except WriteError as error:
-            last = checkpoint.newest(self.config.checkpoint_dir)
-            if last is None:
+            if checkpoint.newest(self.config.checkpoint_dir) is None:
                 raise
-            log.warning("%s; the training goes on; the last checkpoint is %s", error, last)
+            log.warning("%s; the training goes on; %s", error, self._last_checkpoint())
             return False
         return True
+
+    def _last_checkpoint(self) -> str:
+        """What a message says of it."""
+        last = checkpoint.newest(self.config.checkpoint_dir)
+        return "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint of every network.

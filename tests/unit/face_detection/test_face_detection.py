@@ -18,7 +18,8 @@ from face_detection import (
     s3fd,
     weights,
 )
-from face_detection.nms import suppress
+from face_detection.nms import best_first, suppress
+from face_detection.s3fd import S3FDNetwork
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,6 +35,12 @@ def test_suppression_keeps_what_the_original_keeps() -> None:
     keep = suppress(boxes, scores, 0.3)
     assert order[keep[0]].tolist() == golden["keep"].tolist()
     assert order[keep[1]].tolist() == [i for i in golden["keep"] if i in order[:10]]
+
+
+def test_boxes_that_are_no_numbers_are_no_faces() -> None:
+    boxes = np.array([[[0, 0, 9, 9], [0, np.nan, 9, 9], [50, 50, np.inf, 60]]], np.float32)
+    (found,) = best_first(boxes, np.array([[0.5, 0.9, 0.8]]), min_score=0.1, max_overlap=0.3)
+    assert found.tolist() == [[0, 0, 9, 9, 0.5]]
 
 
 def test_s3fd_fills_its_batches_where_shapes_are_fixed(s3fd_weights: Path) -> None:
@@ -123,6 +130,11 @@ def test_missing_and_broken_weights_are_explained(
     broken = tmp_path / "broken.pth"
     broken.write_text("<html>")
     with pytest.raises(FaceDetectionError, match="not S3FD's weights"):
+        open_detector("s3fd", s3fd_weights=broken)
+    spoilt = S3FDNetwork().state_dict()
+    spoilt["conv1_1.weight"][0] = torch.inf
+    torch.save(spoilt, broken)
+    with pytest.raises(FaceDetectionError, match=r"not S3FD's weights .*no finite numbers"):
         open_detector("s3fd", s3fd_weights=broken)
     monkeypatch.setattr(weights, "S3FD_URL", (tmp_path / "nowhere.pth").as_uri())
     with pytest.raises(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.images import is_image, read_image
+from wav2lip_npu.media.images import is_image, put_text, read_image
 from wav2lip_npu.media.video_reader import probe
 
 
@@ -151,3 +151,11 @@ def test_colour_tags_say_what_is_in_the_file(
         output.mux(stream.encode(None))
     info = probe(path)
     assert (info.colorspace, info.color_primaries, info.color_transfer) == expected
+
+
+@pytest.mark.parametrize("name", ["plain", "中文", "\udcd6\udcd0", "a\0b\nc", ""])
+def test_any_name_can_be_written_on_an_image(name: str) -> None:
+    """Names in GBK crashed OpenCV 5."""
+    image = np.full((18, 200, 3), 255, np.uint8)
+    put_text(image, name, (4, 13), scale=0.42, level=0)
+    assert (image < 128).any() == bool(name)
