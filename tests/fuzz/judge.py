@@ -144,11 +144,17 @@ def video_problems(
     return []
 
 
+def _image(path: Path) -> np.ndarray | None:
+    # OpenCV 5 crashes with names that are not UTF-8.
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+
+
 def clip_problems(folder: Path, *, frames: int = FRAMES, seconds: float = 1.0) -> list[str]:
     """A clip of preprocess: a crop for each frame, in order, and its sound."""
     if not folder.is_dir():
         return [f"no clip {folder.name!r}"]
-    crops = {int(path.stem): cv2.imread(str(path)) for path in folder.glob("*.jpg")}
+    crops = {int(path.stem): _image(path) for path in folder.glob("*.jpg")}
     if sorted(crops) != [*range(frames)]:
         return [f"{folder.name}: crops {sorted(crops)}"]
     inner = {n: c[len(c) // 4 : -len(c) // 4] for n, c in crops.items()}

@@ -26,6 +26,7 @@ from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
 from wav2lip_npu.runtime.files import WriteError
 from wav2lip_npu.weight_files import (
     WeightFileError,
+    read_content,
     write_pth,
     write_safetensors,
 )

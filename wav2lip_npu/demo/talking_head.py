@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.images import read_image
 
 FRAME_SIZE = 256  # px, width and height
 _SIZE = (FRAME_SIZE, FRAME_SIZE)
@@ -138,12 +139,13 @@ def _level_crop(source: _PortraitSource) -> np.ndarray:
     """The frame, cut from the image file of the package, with level eyes."""
     spec = importlib.util.find_spec(source.package)
     folders = spec.submodule_search_locations if spec else None
-    image = cv2.imread(str(Path(folders[0], source.file))) if folders else None
-    if image is None:
+    file = Path(folders[0], source.file) if folders else None
+    if file is None or not file.is_file():
         raise UserError(
             f"the demo needs the portrait {source.file} of the package {source.package}: "
             "run pip install wav2lip-npu[demo]"
         )
+    image = read_image(file)
     matrix = cv2.getRotationMatrix2D(source.eyes_in_file, source.tilt_degrees, source.scale)
     matrix[:, 2] += np.subtract(_EYES_AT, source.eyes_in_file)
     method = cv2.INTER_AREA if source.scale < 1 else cv2.INTER_CUBIC
