@@ -111,8 +111,9 @@ def run(case: Case, base: Path, folder: Path, seconds: float) -> Result:
     scenario, random = case.scenario, Random(f"{case.seed} {case.number}")
     (root / "out").mkdir()
     inputs.bring(base, root, scenario.base)
-    for name in scenario.removed:
-        (root / name).unlink()
+    for pattern in scenario.removed:
+        for path in root.glob(pattern):
+            path.unlink()
     (target,) = sorted(root.glob(scenario.target))
     try:
         changed = case.mutation.apply(target, random) or target

@@ -30,6 +30,7 @@ from wav2lip_npu.runtime.files import (
     atomic_write,
     publish,
     publish_folder,
+    read_bytes,
     read_text,
 )
 from wav2lip_npu.runtime.threads import usable_cores
@@ -302,7 +303,7 @@ def load_crop(path: Path) -> np.ndarray:
         UserError: it cannot be read, or is broken off.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if content.startswith(_JPEG_START) and _JPEG_END not in content[-_JPEG_TAIL_BYTES:]:
             raise UserError(f"{path}: broken off; delete it, or cut the clip anew")
         crop = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

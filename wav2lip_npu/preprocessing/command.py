@@ -32,7 +32,7 @@ from wav2lip_npu.preprocessing.videos import find_videos
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import write_text
+from wav2lip_npu.runtime.files import read_bytes, write_text
 from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
 from wav2lip_npu.runtime.workers import Failure, WorkerPool
@@ -115,11 +115,11 @@ def _check_options(config: PreprocessConfig, detector: str) -> None:
     if detector == "s3fd":
         options["precision"] = config.precision
     path = config.preprocessed_root / OPTIONS
-    if not path.is_file():
+    if not path.exists():
         write_text(path, json.dumps(options, indent=2) + "\n")
         return
     try:
-        former = json.loads(path.read_text(encoding="utf-8"))
+        former = json.loads(read_bytes(path))
         if not isinstance(former, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:

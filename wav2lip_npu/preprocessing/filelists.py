@@ -12,7 +12,7 @@ from pathlib import Path
 from wav2lip_npu.config import FilelistsConfig
 from wav2lip_npu.data.clips import AUDIO, MIN_CLIP_FRAMES, clip_fault, crop_number
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.files import write_text
+from wav2lip_npu.runtime.files import read_bytes, write_text
 
 SPEAKER_FOLDER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
 # Folders that are parts of corpora, not speakers; some are official lists.
@@ -236,7 +236,7 @@ def _write(folder: Path, lists: Lists, *, overwrite: bool) -> None:
         for name, clips in lists.items()
     }
     for path, content in contents.items():
-        if not overwrite and path.exists() and path.read_bytes() != content.encode():
+        if not overwrite and path.exists() and read_bytes(path) != content.encode():
             raise UserError(
                 f"{path}: is there with other clips; give --overwrite to replace it, or another "
                 "folder as --filelists"

@@ -16,7 +16,7 @@ from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.images import put_text
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, write_image, write_text
+from wav2lip_npu.runtime.files import WriteError, read_bytes, write_image, write_text
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
@@ -103,7 +103,7 @@ def read_reports(path: Path) -> dict[str, list[ClipReport]]:
         UserError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        text = read_bytes(path).decode(errors="replace") if path.exists() else ""
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
     reports: dict[str, dict[str, ClipReport]] = {}

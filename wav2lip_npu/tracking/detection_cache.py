@@ -97,6 +97,8 @@ def _read(path: Path) -> dict[int, np.ndarray]:
     Raises:
         Exception: of any kind, if it cannot be read or holds anything else.
     """
+    if not path.is_file():
+        raise ValueError("not a regular file")
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > MAX_FILE_BYTES:
             raise ValueError("too large")

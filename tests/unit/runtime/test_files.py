@@ -169,3 +169,15 @@ def test_the_digest_of_a_file(tmp_path: Path) -> None:
     content = os.urandom(2**20 + 5)
     (tmp_path / "x").write_bytes(content)
     assert files.sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nothing"])
+def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    reasons = {"folder": "Is a directory", "nothing": "No such file"}
+    with pytest.raises(UserError, match=reasons.get(kind, "not a regular file")):
+        files.read_text(path)
