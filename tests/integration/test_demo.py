@@ -50,6 +50,8 @@ def both_trainings_left_their_marks(demo: Path) -> None:
         assert checkpoint.read(checkpoint.newest(demo / folder)).global_step == 2
         assert sorted(MetricsFile(demo / folder).read()[metric, "eval"]) == [1, 2]
         assert cv2.imread(str(demo / f"curves_{folder}.png")).std() > 5
+    weights = checkpoint.read(demo / "generator" / "best.pth").state_dict
+    assert sum(value.numel() for value in weights.values()) > 36_000_000  # not the tests' thin ones
     sheet = cv2.imread(str(demo / "contact_sheet.png"))
     assert sheet.shape[1] == 4 * 96
     target = sheet[18:114, 288:]

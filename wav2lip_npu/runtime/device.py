@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # of CANN's default installation
+CPU_FLAGS_FILE = Path("/proc/cpuinfo")
 MALLOC_TOP_PAD_BYTES = 2**28  # by which the heap grows at a time, see ``tune_malloc``
 CGROUP_MEMORY_FILES = (  # limit and use in a container, by version 2 and 1 of cgroups
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
@@ -367,6 +368,5 @@ def _native_bf16(kind: str) -> bool:
         return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]
     if kind == CUDA:
         return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older cards only emulate it
-    processor = Path("/proc/cpuinfo")
-    flags = processor.read_text().split() if processor.exists() else []
+    flags = CPU_FLAGS_FILE.read_text().split() if CPU_FLAGS_FILE.exists() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

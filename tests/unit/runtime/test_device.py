@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime import device, threads
 from wav2lip_npu.runtime.device import Device, _free_machine_memory
 
 ROOT = Path(__file__).parents[3]
@@ -121,3 +121,22 @@ def test_free_memory_is_the_containers(tmp_path: Path) -> None:
     here = _free_machine_memory()
     assert here is not None
     assert 0 < here < 2**45
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu sse4_2 avx512f avx512_bf16 avx512_fp16", torch.bfloat16),
+        ("flags : fpu amx_tile amx_bf16 amx_int8", torch.bfloat16),
+        ("Features : fp asimd i8mm bf16 sve", torch.bfloat16),  # aarch64
+        ("flags : fpu sse4_2 avx2 avx512f not_bf16", None),
+        (None, None),  # no Linux
+    ],
+)
+def test_auto_is_bf16_where_the_processor_has_it(
+    flags: str | None, expected: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "CPU_FLAGS_FILE", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    assert Device.open("cpu", "auto").dtype is expected

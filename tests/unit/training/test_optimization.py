@@ -148,6 +148,47 @@ def test_a_loaded_optimiser_goes_on_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+def test_scaled_gradients_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scale is a power of two, and so is exact."""
+    x, plain = torch.randn(4, 2, 8, 8), trainable(clip_grad_norm=0.05)
+    monkeypatch.setattr(Device, "scaler", lambda device: grad_scaler())
+    scaled = trainable(clip_grad_norm=0.05)
+    for _ in range(3):
+        torch.testing.assert_close(step(plain, x), step(scaled, x), rtol=1e-6, atol=0)
+    assert scaled.scaler.get_scale() == 1024
+    for one, other in zip(plain.network.parameters(), scaled.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_an_overflow_halves_the_scale_and_nothing_else(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "scaler", lambda device: grad_scaler())
+    trained, x = trainable(), torch.randn(4, 2, 8, 8)
+    step(trained, x)
+    moments = trained.optimizer.state_dict()["state"]
+    before = [v.clone() for part in moments.values() for v in part.values()]
+    weights = [p.detach().clone() for p in trained.network.parameters()]
+    step(trained, x * factor)
+    assert trained.scaler.get_scale() == 512
+    moments = trained.optimizer.state_dict()["state"]
+    after = [v for part in moments.values() for v in part.values()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    for one, other in zip(weights, trained.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    step(trained, x)
+    assert trained.scaler.get_scale() == 512
+    assert not torch.equal(weights[0], trained.network[0].weight)
+
+
+def grad_scaler() -> torch.amp.GradScaler:
+    """As a card has it, on the CPU."""
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("this torch has no gradient scaler for the CPU")
+    return torch.amp.GradScaler("cpu", init_scale=1024)
+
+
 def test_clipping_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     trained, x = trainable(clip_grad_norm=0.01), torch.randn(4, 2, 8, 8)
     norm = step(trained, x)

@@ -18,7 +18,6 @@ from helpers import THIN_CLI, first_batch, generator_config, syncnet_config, tra
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import device
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training.metrics import MetricsFile
 
@@ -181,7 +180,7 @@ def test_interrupted_training_saves_and_continues(
     assert last.extra["items"] == 2 * last.global_step
 
 
-def test_precision_auto_trains(clips: Path, tmp_path: Path) -> None:
+def test_bf16_trains(clips: Path, tmp_path: Path) -> None:
     run = trainer(syncnet_config(clips, tmp_path / "out", precision="bf16", max_steps=2))
     assert run.device.dtype is torch.bfloat16
     run.run()
@@ -189,4 +188,30 @@ def test_precision_auto_trains(clips: Path, tmp_path: Path) -> None:
     assert all(
         v.dtype in (torch.float32, torch.int64) and v.isfinite().all() for v in state.values()
     )
-    assert device.Device.open("cpu", "auto").dtype in (None, torch.bfloat16)
+
+
+def test_compiled_training_makes_the_same_steps(
+    clips: Path, expert_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is traced, without the compiler, which takes minutes: it must be the whole step."""
+    compile_network = torch.compile
+    compiled = []
+
+    def traced(network: torch.nn.Module) -> object:
+        compiled.append(type(network).__name__)
+        return compile_network(network, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    states = []
+    for name in ("plain", "compiled"):
+        out = tmp_path / name
+        run = trainer(
+            generator_config(
+                clips, out, expert_file, disc=True, max_steps=2, compile=name == "compiled"
+            )
+        )
+        run.run()
+        states.append(checkpoint.read(checkpoint.newest(out)).state_dict)
+    assert compiled == ["Generator", "VisualQualityDiscriminator"]
+    assert states[0].keys() == states[1].keys()
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
