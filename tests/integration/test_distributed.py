@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -21,15 +22,13 @@ from wav2lip_npu.preprocessing.report import REPORT, SHEET, read_reports
 from wav2lip_npu.runtime.locks import LOCK
 from wav2lip_npu.training.metrics import MetricsFile
 
+TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),)
+
 
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
     """Run two processes to their end."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *map(str, words)],
-        capture_output=True, text=True, timeout=180, env=environment,
-    )  # fmt: skip
+    command = [*TORCHRUN, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def options(config: SyncNetConfig) -> list[str]:
@@ -92,6 +91,29 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
     assert sorted(losses) == list(range(1, last.global_step + 1))
     written = (out / "metrics.jsonl").read_text().count('"kind": "train"')
     assert written == len(losses)  # by one process
+
+
+@pytest.mark.usefixtures("thin")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_saves_what_both_have_done(
+    number: signal.Signals, clips: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C in a terminal goes to all of the group, a scheduler's SIGTERM as well."""
+    out = tmp_path / "out"
+    config = syncnet_config(clips, out, log_interval=1, num_workers=1, max_steps=None)
+    words = [*TORCHRUN, str(THIN_CLI), "train-syncnet", *options(config)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        deadline = time.monotonic() + 120
+        while not (out / checkpoint.file_name(1)).exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(run.pid, number)
+        _, output = run.communicate(timeout=120)
+    assert output.count("the same command continues") == 1, output
+    assert "wav2lip-npu: error" not in output
+    assert "wav2lip_npu/" not in output  # torchrun prints a traceback of its own
+    last = checkpoint.read(checkpoint.newest(out))
+    assert last.extra["items"] == 4 * last.global_step
+    assert sorted(MetricsFile(out).read()["loss", "train"])[-1] == last.global_step
 
 
 PARENT = """
