@@ -90,7 +90,8 @@ def finish(place: Place, case: Path, fault: str, ending: Ending, problems: list[
         problems.append(f"the rerun: {rerun}")
     else:
         found = commands.made(case)
-        names = {*found, *place.expected}
+        # A training that is stopped saves the step that it has come to.
+        names = {n for n in found if "checkpoint_step" not in n} | {*place.expected}
         differing = sorted(n for n in names if found.get(n) != place.expected.get(n))
         if differing:
             rerun = f"differs: {differing[:3]}"
@@ -162,8 +163,10 @@ def signalled(place: Place, number: int, random: Random, *, group: bool) -> Row:
     taken = time.monotonic() - sent
     problems = []
     if number != signal.SIGKILL:
-        # In the first moments Python has not set its handler yet.
-        codes = (0, INTERRUPTED, -number) if moment < 0.2 else (0, INTERRUPTED)
+        # In the first moments Python has not set its handler yet; at the end, when all is written,
+        # it has none any more.
+        ended = commands.made(case) == place.expected
+        codes = (0, INTERRUPTED, -number) if moment < 0.2 or ended else (0, INTERRUPTED)
         problems = [] if ending.code in codes else _error_problems(place, ending, codes)
         text = place.text("std")
         problems += [f"says {word!r}" for word in judge.CRASH_WORDS if word in text]
