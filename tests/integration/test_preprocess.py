@@ -339,7 +339,7 @@ def test_sigterm_keeps_the_clips_that_are_done(
         text=True,
         start_new_session=True,
     )
-    while not (out / "main" / "00003" / "audio.wav").exists():
+    while not all((out / "main" / clip / "0.jpg").exists() for clip in ("00001", "00003")):
         assert run.poll() is None
         time.sleep(0.05)
     started = time.monotonic()

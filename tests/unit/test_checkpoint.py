@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -121,8 +122,8 @@ def test_an_older_file_survives_a_failed_save(
     checkpoint.save(path, net, optimizer, step=1, epoch=0, extra={})
     before = path.read_bytes()
 
-    def full(content: object, file: Path) -> None:
-        file.write_bytes(b"half")
+    def full(content: object, file: IO[bytes]) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -136,11 +137,11 @@ def test_a_full_disk_costs_a_checkpoint_only(
     real = torch.save
 
     def full(at: set[int]) -> None:
-        def save(content: dict[str, object], path: Path) -> None:
+        def save(content: dict[str, object], file: IO[bytes]) -> None:
             if content["global_step"] in at:
-                path.write_bytes(b"half")
+                file.write(b"half")
                 raise OSError(errno.ENOSPC, "No space left on device")
-            real(content, path)
+            real(content, file)
 
         monkeypatch.setattr(torch, "save", save)
 
