@@ -10,7 +10,6 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch import nn
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError, atomic_write
+from wav2lip_npu.runtime.files import WriteError, atomic_write
 from wav2lip_npu.state_dicts import COUNTER, find_weights, identify, misfit
 from wav2lip_npu.weight_files import WeightFileError, read_content, write_pth
 
@@ -29,10 +28,6 @@ SAFETENSORS = ".safetensors"  # of weights alone
 DISC_PREFIX = "disc_"
 BEST_NAME = "best.pth"  # a second name of the checkpoint with the best validation
 _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
-# Of ``atomic_write``, and of versions before 0.2.
-_PARTIAL_NAME = re.compile(
-    rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
-)
 
 TORCH_ALIGNMENT = 64  # bytes, of the memory that torch allocates
 MAX_COUNT = 10**12  # steps; more is no number of steps
@@ -284,14 +279,6 @@ def set_aside(path: Path) -> None:
     except OSError as error:
         raise WriteError(f"{path}: cannot be renamed ({reason(error)})") from error
     log.info("%s is of another training or metric: it is now %s", path, other.name)
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove what a process that was killed while it saved has left."""
-    for path in folder.glob(".*"):
-        if _PARTIAL_NAME.fullmatch(path.name):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _portable(value: Any) -> Any:

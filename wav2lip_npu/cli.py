@@ -43,6 +43,7 @@ from wav2lip_npu.runtime.threads import set_passive_waiting
 
 # Exit codes; a shell has 130 for Ctrl-C.
 FAULT_CODE, USER_ERROR_CODE, INTERRUPTED_CODE = 1, 2, 130
+RAISE_AGAIN_SECONDS = 0.02
 EXIT_SECONDS = 1.5  # from Ctrl-C or SIGTERM to the end of the process
 
 
@@ -204,23 +205,40 @@ def _interrupts(prog: str) -> Iterator[threading.Event]:
 
     watchdog = threading.Timer(EXIT_SECONDS, end_process)
     watchdog.daemon = True
+    timers = [watchdog]
+
+    ignored = threading.Event()  # Python has ignored the exception
 
     def interrupt(number: int, frame: types.FrameType | None) -> None:
-        if interrupted.is_set():  # cleaning up already
+        if interrupted.is_set() and not ignored.is_set():  # cleaning up already
             return
-        interrupted.set()
-        watchdog.start()
+        if not interrupted.is_set():
+            interrupted.set()
+            watchdog.start()
+        ignored.clear()
         raise KeyboardInterrupt
+
+    def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+        """A destructor was running, out of which nothing can be raised: a moment later."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            former_hook(unraisable)
+            return
+        ignored.set()
+        timers.append(threading.Timer(RAISE_AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]))
+        timers[-1].start()
 
     if threading.current_thread() is not threading.main_thread():  # Python allows no others
         yield interrupted
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     former = {number: signal.signal(number, interrupt) for number in numbers}
+    former_hook, sys.unraisablehook = sys.unraisablehook, raise_again
     try:
         yield interrupted
     finally:
-        watchdog.cancel()
+        for timer in timers:
+            timer.cancel()
+        sys.unraisablehook = former_hook
         for number, handler in former.items():
             signal.signal(number, handler)
 

@@ -12,6 +12,7 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
 from wav2lip_npu.runtime.files import partial_path
+from wav2lip_npu.training.saving import remove_partial
 
 PUBLISHED_KEYS = {"state_dict", "optimizer", "global_step", "global_epoch"}
 
@@ -154,11 +155,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         "best.pth",
         "disc_best.pth",
     )
-    left = [partial_path(tmp_path / name) for name in names]
+    images = ("samples_step000000004.png", "film_strip.png", "curves.png", "data_check.png")
+    left = [partial_path(tmp_path / name) for name in (*names, *images)]
     left += [tmp_path / f".{name}.partial" for name in names]  # of version 0.1
     kept = [whole, tmp_path / ".mine.pth.partial", partial_path(tmp_path / "mine.pth")]
+    kept += [partial_path(tmp_path / "mine.png"), tmp_path / "curves.png"]
     for path in (*left, *kept):
         path.write_bytes(b"content")
-    checkpoint.remove_partial(tmp_path)
+    remove_partial(tmp_path)
     assert set(tmp_path.iterdir()) == set(kept)
     assert checkpoint.newest(tmp_path) == whole

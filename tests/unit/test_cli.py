@@ -330,6 +330,24 @@ def test_an_interrupted_run_cleans_up_and_ends_soon(
     assert (tmp_path / "cleaned").exists()
 
 
+def test_an_interrupt_within_a_destructor_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def run(config: InferConfig) -> None:
+        kept = [Interrupted()]
+        kept.clear()
+        time.sleep(1)
+        raise AssertionError("not interrupted")
+
+    monkeypatch.setitem(cli.COMMANDS, "infer", cli.Command(InferConfig, run))
+    assert cli.main(["infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a"]) == 130
+    assert capsys.readouterr().err == "wav2lip-npu: interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("script", "command"),
     [

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
-from wav2lip_npu.runtime.files import WriteError
+from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError
 from wav2lip_npu.training.metrics import optional
 from wav2lip_npu.training.tasks import Task
 
+# Of ``atomic_write``, and of versions before 0.2.
+_PARTIAL_NAME = re.compile(
+    rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
+    rf"|\.(samples_step\d+|film_strip|curves|data_check)\.{PARTIAL_PATTERN}\.png"
+)
+
 log = logging.getLogger(__name__)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a training that was killed while it wrote has left; no files of others."""
+    for path in folder.glob(".*"):
+        if _PARTIAL_NAME.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 class CheckpointFiles:

@@ -38,7 +38,7 @@ from wav2lip_npu.training.metrics import (
     silent_tensorboard,
 )
 from wav2lip_npu.training.optimization import MAX_SKIPPED_STEPS, learning_rate
-from wav2lip_npu.training.saving import CheckpointFiles
+from wav2lip_npu.training.saving import CheckpointFiles, remove_partial
 from wav2lip_npu.training.tasks import AdversarialTask, GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.validation import SHEET_TITLES, validate
 
@@ -95,7 +95,7 @@ class Trainer:
         )
         if self.world.is_main:
             warn_of_shared_clips(self.train_data, self.val_data)
-            checkpoint.remove_partial(config.checkpoint_dir)
+            remove_partial(config.checkpoint_dir)
         averaged = task.trained[""].ema is not None
         self.metric = (EMA_PREFIX if averaged else "") + task.score  # which the best is found by
         self.metrics = MetricsFile(config.checkpoint_dir)
