@@ -57,12 +57,12 @@ def best_first(
     Returns:
         For each image float32 (n, 5): x1, y1, x2, y2, score.
     """
-    usable = (scores > min_score) & np.isfinite(boxes).all(axis=2)
-    scores = np.where(usable, scores, -np.inf)
+    scores = np.where(scores > min_score, scores, -np.inf)
     count = int(np.isfinite(scores).sum(axis=1).max(initial=0))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(scores, order, axis=1)
     boxes = np.take_along_axis(boxes, order[..., None], axis=1)
+    scores = np.where(np.isfinite(boxes).all(axis=2), scores, -np.inf)
     keep = suppress(boxes, scores, max_overlap)
     detections = np.concatenate([boxes, scores[..., None]], axis=2).astype(np.float32)
     return [image[kept] for image, kept in zip(detections, keep, strict=True)]

@@ -157,3 +157,8 @@ class Bomb:
 
     def __reduce__(self) -> tuple[object, ...]:
         return print, ("executed",)
+
+
+def same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether both have the same names and the same numbers."""
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)

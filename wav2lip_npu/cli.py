@@ -43,7 +43,7 @@ from wav2lip_npu.runtime.threads import set_passive_waiting
 
 # Exit codes; a shell has 130 for Ctrl-C.
 FAULT_CODE, USER_ERROR_CODE, INTERRUPTED_CODE = 1, 2, 130
-RAISE_AGAIN_SECONDS = 0.02
+RAISE_AGAIN_SECONDS = 0.02  # after which no destructor runs any more
 EXIT_SECONDS = 1.5  # from Ctrl-C or SIGTERM to the end of the process
 
 
@@ -207,15 +207,12 @@ def _interrupts(prog: str) -> Iterator[threading.Event]:
     watchdog.daemon = True
     timers = [watchdog]
 
-    ignored = threading.Event()  # Python has ignored the exception
-
     def interrupt(number: int, frame: types.FrameType | None) -> None:
-        if interrupted.is_set() and not ignored.is_set():  # cleaning up already
+        if interrupted.is_set():  # cleaning up already
             return
-        if not interrupted.is_set():
-            interrupted.set()
+        interrupted.set()
+        if not watchdog.is_alive():
             watchdog.start()
-        ignored.clear()
         raise KeyboardInterrupt
 
     def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
@@ -223,7 +220,7 @@ def _interrupts(prog: str) -> Iterator[threading.Event]:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             former_hook(unraisable)
             return
-        ignored.set()
+        interrupted.clear()
         timers.append(threading.Timer(RAISE_AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]))
         timers[-1].start()
 

@@ -22,7 +22,7 @@ from wav2lip_npu.preprocessing.report import REPORT, SHEET, read_reports
 from wav2lip_npu.runtime.locks import LOCK
 from wav2lip_npu.training.metrics import MetricsFile
 
-TORCHRUN = (*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),)
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
 def torchrun(*words: object) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from formula import fill
-from helpers import Bomb
+from helpers import Bomb, same_weights
 from torch import nn
 
 from wav2lip_npu import checkpoint
@@ -22,10 +22,6 @@ INPUTS = {
     Generator: (torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, 96, 96)),
     SyncNet: (torch.zeros(1, 1, 80, 16), torch.zeros(1, 15, 48, 96)),
 }
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.parametrize("kind", [Generator, SyncNet])
@@ -47,12 +43,12 @@ def test_torchscript_archives(
     archive.save(path)
     read = read_content(path)["state_dict"]
     expected = torch.jit.load(path).state_dict()
-    assert same(read, dict(expected))
+    assert same_weights(read, dict(expected))
     assert all(read[name].dtype == value.dtype for name, value in expected.items())
     network = kind()
     checkpoint.load_network(network, checkpoint.read(path, network))
     whole = {k: v.float() if v.is_floating_point() else v for k, v in read.items()}
-    assert same(network.state_dict(), whole)
+    assert same_weights(network.state_dict(), whole)
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], bytes], **options: Any) -> None:
@@ -76,7 +72,7 @@ def test_torchscript_of_older_torch(version: bytes, archive: Path) -> None:
     """Versions differ in the code; the pickle is the same."""
     expected = dict(torch.jit.load(archive).state_dict())
     rewrite(archive, lambda name, data: version if name.endswith("/version") else data)
-    assert same(read_content(archive)["state_dict"], expected)
+    assert same_weights(read_content(archive)["state_dict"], expected)
 
 
 def memo_bomb(data: bytes) -> bytes:

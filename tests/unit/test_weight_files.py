@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from formula import fill
-from helpers import Bomb
+from helpers import Bomb, same_weights
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,12 +24,7 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator
 from wav2lip_npu.runtime.files import WriteError
-from wav2lip_npu.weight_files import (
-    WeightFileError,
-    read_content,
-    write_pth,
-    write_safetensors,
-)
+from wav2lip_npu.weight_files import WeightFileError, read_content, write_pth, write_safetensors
 
 pytestmark = pytest.mark.usefixtures("thin")  # except for SyncNet, whose widths are few
 
@@ -40,10 +35,6 @@ def load(path: Path, network: nn.Module) -> Weights:
     """What a network holds after a file was read into it."""
     checkpoint.load_network(network, checkpoint.read(path, network))
     return network.state_dict()
-
-
-def same(one: Weights, other: Weights) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def prefixed(prefix: str, weights: Weights) -> Weights:
@@ -83,12 +74,12 @@ def test_weights_in_any_form(form: str, suffix: str, tmp_path: Path) -> None:
     loaded = load(path, Generator())
     with torch.device("meta"):
         empty = Generator()
-    assert same(load(path, empty), loaded)
+    assert same_weights(load(path, empty), loaded)
     assert all(value.dtype == expected[name].dtype for name, value in loaded.items())
     narrow = {"bf16 safetensors": torch.bfloat16, "half": torch.float16}.get(form)
     if narrow is not None:
         expected = {k: v.to(narrow).to(v.dtype) for k, v in expected.items()}
-    assert same(loaded, dict(expected))
+    assert same_weights(loaded, dict(expected))
 
 
 def test_names_of_files(tmp_path: Path) -> None:
@@ -97,15 +88,14 @@ def test_names_of_files(tmp_path: Path) -> None:
     for name in ("生成器.pth", os.fsdecode("生成器.pth".encode("gbk")), "a b$(x).onnx", "-.mp4"):
         torch.save(weights, tmp_path / "plain.pth")
         (tmp_path / "plain.pth").rename(tmp_path / name)
-        assert same(load(tmp_path / name, VisualQualityDiscriminator()), dict(weights))
+        assert same_weights(load(tmp_path / name, VisualQualityDiscriminator()), dict(weights))
 
 
 def test_weights_are_aligned_as_torch_aligns_them(tmp_path: Path) -> None:
     """Else the last bits of what is computed with them would differ from run to run."""
     network = fill(VisualQualityDiscriminator())
-    torch.jit.trace(network, torch.zeros(1, 3, 5, 96, 96), check_trace=False).save(
-        tmp_path / "d.pt"
-    )
+    traced = torch.jit.trace(network, torch.zeros(1, 3, 5, 96, 96), check_trace=False)
+    traced.save(tmp_path / "d.pt")
     save_file(network.state_dict(), tmp_path / "d.safetensors")
     for name in ("d.pt", "d.safetensors"):
         with torch.device("meta"):
@@ -138,9 +128,9 @@ def test_averages_in_foreign_containers(tmp_path: Path) -> None:
     path = tmp_path / "timm.pth"
     torch.save({"state_dict": plain, "state_dict_ema": prefixed("module.", averaged)}, path)
     found = checkpoint.read(path)
-    assert same(found.state_dict, dict(plain))
-    assert same(found.for_inference().state_dict, averaged)
-    assert same(found.for_inference("raw").state_dict, dict(plain))
+    assert same_weights(found.state_dict, dict(plain))
+    assert same_weights(found.for_inference().state_dict, averaged)
+    assert same_weights(found.for_inference("raw").state_dict, dict(plain))
 
 
 def test_several_networks_of_a_kind_are_refused(tmp_path: Path) -> None:
@@ -289,7 +279,7 @@ def test_a_flipped_bit_is_named_or_does_no_harm(tmp_path: Path) -> None:
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
         try:
-            assert same(read_content(path), weights)
+            assert same_weights(read_content(path), weights)
         except WeightFileError:
             refused += 1
     assert refused > len(good) // 20

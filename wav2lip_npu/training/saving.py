@@ -12,13 +12,16 @@ from typing import Any
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.runtime.files import PARTIAL_PATTERN, WriteError
+from wav2lip_npu.training.checks import SHEET as DATA_CHECK
+from wav2lip_npu.training.figures import CURVES, FILM_STRIP
 from wav2lip_npu.training.metrics import optional
 from wav2lip_npu.training.tasks import Task
 
 # Of ``atomic_write``, and of versions before 0.2.
+_IMAGE_STEMS = "|".join(Path(name).stem for name in (CURVES, FILM_STRIP, DATA_CHECK))
 _PARTIAL_NAME = re.compile(
     rf"\.(disc_)?(checkpoint_step\d+|best)\.({PARTIAL_PATTERN}\.pth|pth\.partial)"
-    rf"|\.(samples_step\d+|film_strip|curves|data_check)\.{PARTIAL_PATTERN}\.png"
+    rf"|\.(samples_step\d+|{_IMAGE_STEMS})\.{PARTIAL_PATTERN}\.png"
 )
 
 log = logging.getLogger(__name__)
