@@ -5,6 +5,7 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,8 +19,8 @@ enum DataType : int {
   FLOAT = 0, FLOAT16 = 1, INT8 = 2, INT32 = 3, UINT8 = 4, INT16 = 6, INT64 = 9, DOUBLE = 11,
   BOOL = 12, COMPLEX64 = 16, COMPLEX128 = 17, BF16 = 27,
 };
-constexpr int LAST_PLAIN_FORMAT = 2;  // aclFormat: NCHW, NHWC, ND; then come those of the hardware
-constexpr int NCDHW_FORMAT = 30;
+// aclFormat of tensors in torch's own layout: NCHW, NHWC, ND, NDHWC, NCDHW and NCL.
+constexpr int PLAIN_FORMATS[] = {0, 1, 2, 27, 30, 47};
 
 at::ScalarType scalar_type(int type) {
   switch (type) {
@@ -49,57 +50,35 @@ struct PlainTorch {
                            c10::DispatchKey::Functionalize})};
 };
 
-thread_local std::vector<Handle*> fresh;  // made by this thread since its last kernel
+}  // namespace
 
-template <class Kind>
-Kind* remember(Kind* handle) {
-  handle->retain();  // for the kernel; the caller has the other share
-  fresh.push_back(handle);
-  return handle;
+void check_parameter(const char* kernel, Tensor* tensor) {
+  if (!tensor) return;
+  if (!tensor->refusal.empty()) throw Error(KERNEL_REFUSED, tensor->refusal);
+  check(kernel, *tensor);
 }
 
-void check_tensor(const at::Tensor& tensor, const std::string& kernel, int card) {
+void check(const char* name, const at::Tensor& tensor) {
   if (!tensor.defined()) return;
+  const std::string kernel = name;
   if (tensor.scalar_type() == at::kBFloat16 && !soc().has_bf16)
     throw Error(KERNEL_REFUSED, "EZ1001: " + kernel + ": " + soc().name + " has no DT_BFLOAT16");
   const bool is_cast = kernel == "aclnnInplaceCopy";
   if (tensor.scalar_type() == at::kDouble && !is_cast)
     throw Error(KERNEL_REFUSED, "EZ1001: " + kernel + ": DT_DOUBLE is not computed by this card");
   if (tensor.numel() == 0) return;
-  const int there = card_of(tensor.const_data_ptr());
+  const int there = card_of(tensor.const_data_ptr()), card = current_card();
   if (there != card)
     throw Error(KERNEL_FAILED,
                 kernel + " on card " + std::to_string(card) + " was given memory of " +
                     (there < 0 ? std::string("the host") : "card " + std::to_string(there)));
 }
 
-}  // namespace
-
 TensorList::~TensorList() {
   for (Tensor* handle : handles) handle->release();
 }
 ScalarList::~ScalarList() {
   for (Scalar* handle : handles) handle->release();
-}
-
-int prepare(const char* name, uint64_t* workspace, Executor** executor,
-            std::function<void()> compute) {
-  auto made = std::make_unique<Executor>();
-  made->name = name;
-  made->compute = std::move(compute);
-  for (Handle* handle : fresh)
-    made->handles.emplace_back(handle, [](Handle* owned) { owned->release(); });
-  fresh.clear();
-  *workspace = 0;
-  return guarded([&] {
-    const int card = current_card();
-    for (const auto& handle : made->handles) {
-      if (auto* tensor = dynamic_cast<Tensor*>(handle.get())) check_tensor(*tensor, name, card);
-      if (auto* list = dynamic_cast<TensorList*>(handle.get()))
-        for (const at::Tensor& tensor : *list) check_tensor(tensor, name, card);
-    }
-    *executor = made.release();
-  });
 }
 
 int launch(Executor* executor, void* stream) {
@@ -182,17 +161,15 @@ extern "C" {
 Tensor* aclCreateTensor(const int64_t* sizes, uint64_t dims, int type, const int64_t* strides,
                         int64_t offset, int format, const int64_t*, uint64_t, void* data) {
   PlainTorch guard;
-  if (format > LAST_PLAIN_FORMAT && format != NCDHW_FORMAT) {
-    report(Error(KERNEL_REFUSED, "not emulated: aclFormat " + std::to_string(format)));
-    return nullptr;
-  }
+  const bool is_plain = std::count(std::begin(PLAIN_FORMATS), std::end(PLAIN_FORMATS), format);
+  if (!is_plain) return new Tensor({}, "not emulated: aclFormat " + std::to_string(format));
   const auto options = at::TensorOptions().dtype(scalar_type(type));
   char* start = static_cast<char*>(data);
   if (start) start += offset * options.dtype().itemsize();
   const at::IntArrayRef shape(sizes, dims), steps(strides, dims);
   at::Tensor value = start ? at::from_blob(start, shape, steps, options)
                            : at::empty_strided(shape, steps, options);  // without elements
-  return remember(new Tensor(std::move(value)));
+  return new Tensor(std::move(value));
 }
 int aclDestroyTensor(Tensor* tensor) {
   if (tensor) tensor->release();
@@ -207,13 +184,13 @@ int aclGetViewShape(const Tensor* tensor, int64_t** sizes, uint64_t* dims) {
 
 Scalar* aclCreateScalar(void* value, int type) {
   switch (type) {
-    case FLOAT: return remember(new Scalar(*static_cast<float*>(value)));
-    case DOUBLE: return remember(new Scalar(*static_cast<double*>(value)));
-    case INT64: return remember(new Scalar(*static_cast<int64_t*>(value)));
-    case INT32: return remember(new Scalar(*static_cast<int32_t*>(value)));
-    case BOOL: return remember(new Scalar(*static_cast<bool*>(value)));
-    case FLOAT16: return remember(new Scalar(*static_cast<c10::Half*>(value)));
-    case BF16: return remember(new Scalar(*static_cast<c10::BFloat16*>(value)));
+    case FLOAT: return new Scalar(*static_cast<float*>(value));
+    case DOUBLE: return new Scalar(*static_cast<double*>(value));
+    case INT64: return new Scalar(*static_cast<int64_t*>(value));
+    case INT32: return new Scalar(*static_cast<int32_t*>(value));
+    case BOOL: return new Scalar(*static_cast<bool*>(value));
+    case FLOAT16: return new Scalar(*static_cast<c10::Half*>(value));
+    case BF16: return new Scalar(*static_cast<c10::BFloat16*>(value));
   }
   report(Error(KERNEL_REFUSED, "not emulated: a scalar of aclDataType " + std::to_string(type)));
   return nullptr;
@@ -224,21 +201,21 @@ int aclDestroyScalar(Scalar* scalar) {
 }
 
 IntArray* aclCreateIntArray(const int64_t* values, uint64_t count) {
-  return remember(new IntArray(values, values + count));
+  return new IntArray(values, values + count);
 }
 int aclDestroyIntArray(IntArray* array) {
   if (array) array->release();
   return OK;
 }
 BoolArray* aclCreateBoolArray(const bool* values, uint64_t count) {
-  return remember(new BoolArray(values, values + count));
+  return new BoolArray(values, values + count);
 }
 int aclDestroyBoolArray(BoolArray* array) {
   if (array) array->release();
   return OK;
 }
 FloatArray* aclCreateFloatArray(const float* values, uint64_t count) {
-  return remember(new FloatArray(values, values + count));
+  return new FloatArray(values, values + count);
 }
 int aclDestroyFloatArray(FloatArray* array) {
   if (array) array->release();
@@ -252,7 +229,7 @@ TensorList* aclCreateTensorList(Tensor* const* members, uint64_t count) {
     list->push_back(optional(members[i]));
     if (members[i]) list->handles.push_back(members[i]);
   }
-  return remember(list);
+  return list;
 }
 int aclDestroyTensorList(TensorList* list) {
   if (list) list->release();
@@ -264,7 +241,7 @@ ScalarList* aclCreateScalarList(Scalar* const* members, uint64_t count) {
     list->push_back(*members[i]);
     list->handles.push_back(members[i]);
   }
-  return remember(list);
+  return list;
 }
 int aclDestroyScalarList(ScalarList* list) {
   if (list) list->release();

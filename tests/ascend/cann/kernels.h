@@ -8,6 +8,8 @@
 
 #include <atomic>
 #include <memory>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "cann.h"
@@ -27,7 +29,9 @@ struct Handle {
 };
 
 struct Tensor : Handle, at::Tensor {
-  explicit Tensor(at::Tensor value) : at::Tensor(std::move(value)) {}
+  explicit Tensor(at::Tensor value, std::string refusal = "")
+      : at::Tensor(std::move(value)), refusal(std::move(refusal)) {}
+  const std::string refusal;  // why no kernel takes it
 };
 struct Scalar : Handle, at::Scalar {
   explicit Scalar(at::Scalar value) : at::Scalar(std::move(value)) {}
@@ -54,23 +58,74 @@ struct ScalarList : Handle, std::vector<at::Scalar> {
 struct Executor {
   std::string name;
   std::function<void()> compute;
-  std::vector<std::shared_ptr<Handle>> handles;
 };
 
-// The first step: take the handles that this thread has made for the kernel.
-int prepare(const char* name, uint64_t* workspace, Executor** executor,
-            std::function<void()> compute);
+// Refuse what the card cannot compute: a type it has not, memory that is not its own.
+void check(const char* kernel, const at::Tensor& tensor);
+
+void check_parameter(const char* kernel, Tensor* tensor);
+inline void check_parameter(const char* kernel, TensorList* list) {
+  for (const at::Tensor& tensor : *list) check(kernel, tensor);
+}
+template <class Other>
+void check_parameter(const char*, Other) {}
+
+// A parameter that the executor keeps: a handle is shared, a number copied.
+template <class Parameter>
+auto keep(Parameter parameter) {
+  if constexpr (std::is_pointer_v<Parameter>) {
+    if (parameter) parameter->retain();
+    using Kind = std::remove_pointer_t<Parameter>;
+    return std::shared_ptr<Kind>(parameter, [](Kind* kept) {
+      if (kept) kept->release();
+    });
+  } else {
+    return parameter;
+  }
+}
+template <class Kind>
+Kind* give(const std::shared_ptr<Kind>& kept) {
+  return kept.get();
+}
+template <class Number>
+Number give(Number number) {
+  return number;
+}
+
+// The first step, for the function ``compute`` of a kernel's parameters.
+template <auto compute>
+struct FirstStep;
+template <class... Parameters, void (*compute)(const char*, Parameters...)>
+struct FirstStep<compute> {
+  template <const char* name>
+  static int prepare(Parameters... parameters, uint64_t* workspace, Executor** executor) {
+    *workspace = 0;
+    return guarded([&] {
+      (check_parameter(name, parameters), ...);
+      auto kept = std::make_tuple(keep(parameters)...);
+      *executor = new Executor{name, [kept] {
+                                 std::apply([](const auto&... all) { compute(name, give(all)...); },
+                                            kept);
+                               }};
+    });
+  }
+};
 // The second step. The executor is used up.
 int launch(Executor* executor, void* stream);
 
+// CANN's name of the first step belongs to a template's function: the loader is told which (ifunc).
 #define PARAMETERS(...) __VA_ARGS__
-#define KERNEL(NAME, TAKES, ...)                                                          \
-  extern "C" int NAME##GetWorkspaceSize(PARAMETERS TAKES, uint64_t* workspace,            \
-                                        cann::Executor** executor) {                      \
-    return cann::prepare(#NAME, workspace, executor, [=]() mutable { __VA_ARGS__; });     \
-  }                                                                                       \
-  extern "C" int NAME(void*, uint64_t, cann::Executor* executor, void* stream) {          \
-    return cann::launch(executor, stream);                                                \
+#define KERNEL(NAME, TAKES, ...)                                                              \
+  namespace {                                                                                 \
+  constexpr char NAME##_name[] = #NAME;                                                       \
+  void NAME##_compute(const char*, PARAMETERS TAKES) { __VA_ARGS__; }                         \
+  }                                                                                           \
+  extern "C" void* NAME##_first_step() {                                                      \
+    return reinterpret_cast<void*>(&cann::FirstStep<NAME##_compute>::prepare<NAME##_name>);   \
+  }                                                                                           \
+  extern "C" int NAME##GetWorkspaceSize() __attribute__((ifunc(#NAME "_first_step")));        \
+  extern "C" int NAME(void*, uint64_t, cann::Executor* executor, void* stream) {              \
+    return cann::launch(executor, stream);                                                    \
   }
 
 // A parameter that may be missing: an undefined tensor then.
