@@ -62,7 +62,6 @@ def open_detector(
     *,
     device: torch.device | None = None,
     s3fd_weights: Path | None = None,
-    fixed_batches: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Detector:
     """Load a detector.
@@ -71,7 +70,6 @@ def open_detector(
         choice: see ``choose_detector``.
         device: where S3FD runs; CenterFace always runs on the CPU.
         s3fd_weights: see ``choose_detector``.
-        fixed_batches: let S3FD fill its batches to one size, because each new size is compiled.
         dtype: of S3FD's convolutions, by autocast; None is fp32, as in the original.
 
     Raises:
@@ -81,7 +79,7 @@ def open_detector(
     if name == "s3fd":
         from face_detection.s3fd import S3FD
 
-        return S3FD(file, device, fixed_batches=fixed_batches, dtype=dtype)
+        return S3FD(file, device, dtype=dtype)
     from face_detection.centerface import CenterFace
 
     return CenterFace(file)

@@ -35,7 +35,6 @@ class S3FD:
         weights: Path,
         device: torch.device | None = None,
         *,
-        fixed_batches: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         """Load the weight file that face-alignment publishes.
@@ -43,7 +42,6 @@ class S3FD:
         Args:
             weights: the file.
             device: where to compute; default: the CPU.
-            fixed_batches: fill each batch to the size of the largest batch so far.
             dtype: of the convolutions, by autocast; None is fp32.
 
         Raises:
@@ -61,8 +59,6 @@ class S3FD:
             ) from error
         self.device = device or torch.device("cpu")
         self.dtype = dtype
-        self.fixed_batches = fixed_batches
-        self.largest_batch = 0
         self.network = network.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu":
             self.network.to(memory_format=torch.channels_last)
@@ -75,19 +71,15 @@ class S3FD:
         if min(height, width) < MIN_SIDE:
             more = ((0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)))
             batch = np.pad(batch, ((0, 0), *more, (0, 0)))
-        if self.fixed_batches:
-            self.largest_batch = max(self.largest_batch, len(images))
-            missing = self.largest_batch - len(images)
-            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
         size = self._max_batch(batch)
         parts = (batch[first : first + size] for first in range(0, len(batch), size))
         found = [self._detect(torch.from_numpy(part).to(self.device)) for part in parts]
-        boxes, scores = (np.concatenate(kind)[: len(images)] for kind in zip(*found, strict=True))
+        boxes, scores = (np.concatenate(kind) for kind in zip(*found, strict=True))
         return best_first(boxes, scores, min_score=MIN_SCORE, max_overlap=MAX_OVERLAP)
 
     def _max_batch(self, batch: np.ndarray) -> int:
         """How many images the network processes together."""
-        if self.device.type != "cpu" or self.fixed_batches:
+        if self.device.type != "cpu":
             return len(batch)
         return max(1, MAX_CPU_BATCH_PIXELS // (batch.shape[1] * batch.shape[2]))
 

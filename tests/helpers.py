@@ -113,7 +113,7 @@ def generator_config(
 
 
 def trainer(config: TrainConfig) -> training.Trainer:
-    place = device.Device.open(config.device, config.precision)
+    place = device.Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
     device.seed(config.seed)
     if isinstance(config, SyncNetConfig):
         return training.Trainer(config, tasks.SyncNetTask(config, place))
@@ -127,7 +127,7 @@ def first_batch(run: training.Trainer) -> tasks.Batch:
 
 def one_step(config: GeneratorConfig, out: Path) -> None:
     """Train on the first batch; write what it was, the gradients and the new parameters."""
-    place = device.Device.open(config.device, config.precision)
+    place = device.Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
     with distributed.join(place) as world:
         device.seed(
             config.seed + world.rank

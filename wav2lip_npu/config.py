@@ -41,7 +41,7 @@ MAX_FPS = 240  # of the videos that infer makes of still images
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessConfig(DetectorOptions):
+class PreprocessConfig(DetectorOptions, NetworkOptions):
     """Cut videos into face crops and audio."""
 
     data_root: Path = option("folder with the videos, at any depth")
@@ -236,6 +236,7 @@ class ExportConfig(Options):
 class LipSyncConfig(DetectorOptions, NetworkOptions):
     """What a ``LipSync`` needs to know, apart from its video and audio."""
 
+    detector_batch_option = "--face_det_batch_size"
     checkpoint_path: Path = option("generator: a checkpoint, or a file that export wrote")
     backend: str = option(
         "what runs the generator; onnx needs the .onnx file that export writes",

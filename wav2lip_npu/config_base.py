@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import face_detection
 from wav2lip_npu.errors import UserError
@@ -15,6 +15,10 @@ NPU, CUDA, CPU = "npu", "cuda", "cpu"
 DEVICE_NAMES = ("auto", NPU, CUDA, CPU)  # auto tries the others in this order
 DEVICE_HELP = f"auto (the first of {NPU}, {CUDA} and {CPU} that works), one of these, or {NPU}:1 …"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+STRICT_FP32_HELP = (
+    "with --precision fp32: no shorter numbers (HF32 on an NPU, TF32 on CUDA) in convolutions; "
+    "several times slower"
+)
 MAX_CARD_INDEX = 127  # torch keeps it in a signed byte
 MAX_BATCH_SIZE = 2**16  # a slip of the finger fills the memory of the machine
 _INT64_LIMIT = 2**63  # what torch, NumPy and FFmpeg can hold
@@ -122,11 +126,14 @@ class NetworkOptions(DeviceOptions):
         "auto",
         choices=PRECISIONS,
     )
+    strict_fp32: bool = option(STRICT_FP32_HELP, False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions(DeviceOptions):
     """Options of commands that detect faces."""
+
+    detector_batch_option: ClassVar[str] = "--batch_size"  # which says how many frames at a time
 
     detector: str = option(
         "face detector; auto: S3FD if its weight file is on this machine, else CenterFace",

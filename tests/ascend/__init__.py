@@ -50,7 +50,7 @@ def wheel() -> Path:
         if not (folder / "torch_npu").is_dir():
             words = [
                 *("install", "--quiet", "--disable-pip-version-check", "--retries=1"),
-                *("--no-deps", "--no-compile", "--only-binary=:all:"),
+                *("--no-deps", "--only-binary=:all:"),  # compiled, as it is imported often
                 *(f"--target={folder}", f"torch_npu=={TORCH}.*"),
             ]
             done = subprocess.run(
@@ -96,7 +96,10 @@ def environment(*, cards: int = 2, soc: str = "Ascend910B2", **others: str) -> d
     Raises:
         Unavailable: see ``libraries``.
     """
-    if importlib.util.find_spec("torch_npu") is not None and "EMULATED_CANN_CARDS" not in os.environ:
+    if (
+        importlib.util.find_spec("torch_npu") is not None
+        and "EMULATED_CANN_CARDS" not in os.environ
+    ):
         raise Unavailable("torch_npu is installed here, perhaps with a real CANN")
     folder, package = libraries(), wheel()
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCH_", "ASCEND_"))}

@@ -144,7 +144,7 @@ def test_a_videos_sound_stays_where_it_is(
 ) -> None:
     """Silence comes first where the sound of a video begins later; the mouth hears it there too."""
 
-    def generate(_: GeneratorRunner, crops: list, chunks: list, *, pad_to: int = 0) -> np.ndarray:
+    def generate(_: GeneratorRunner, crops: list, chunks: list) -> np.ndarray:
         """White where there is sound, black in silence."""
         heard = np.array([255 * (chunk.max() > 0) for chunk in chunks], np.uint8)
         return np.broadcast_to(heard[:, None, None, None], (len(crops), 96, 96, 3))

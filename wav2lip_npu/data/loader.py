@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import torch
@@ -23,7 +23,12 @@ T = TypeVar("T")
 
 
 def open_loader(
-    dataset: WindowDataset, indices: StridedSampler, *, batch_size: int, workers: int, pin: bool
+    dataset: WindowDataset,
+    indices: StridedSampler,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_options: dict[str, Any],
 ) -> DataLoader[Batch]:
     """A loader of whole batches only: some devices compile for every new shape.
 
@@ -32,7 +37,7 @@ def open_loader(
         indices: of the samples of this process.
         batch_size: samples per batch.
         workers: processes that load; 0 loads in this one.
-        pin: whether batches are put into page-locked memory.
+        pin_options: see ``Device.pin_options``; none if batches come from the device's memory.
     """
     return DataLoader(
         dataset,
@@ -40,11 +45,11 @@ def open_loader(
         sampler=indices,
         num_workers=workers,
         collate_fn=_unchanged,
-        pin_memory=pin,
         drop_last=True,
         generator=torch.Generator(),  # its seeds would change torch's global random numbers
         worker_init_fn=_start_worker,
         multiprocessing_context=_worker_context() if workers else None,
+        **pin_options,
     )
 
 

@@ -18,7 +18,7 @@ from wav2lip_npu.doctor.machine import (
     one_line,
     remedy_for,
 )
-from wav2lip_npu.runtime.device import SET_ENV
+from wav2lip_npu.runtime.device_choice import SET_ENV
 
 GUIDE = "docs/ascend.md"
 RUN_CONTAINER = "scripts/run_ascend_container.sh"

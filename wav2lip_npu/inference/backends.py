@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.models import Generator
 from wav2lip_npu.models.inputs import generator_faces, to_float
+from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device
 
 ONNX = ".onnx"
@@ -36,34 +38,29 @@ class GeneratorRunner:
     def __init__(self, backend: Backend, device: Device) -> None:
         self._backend = backend
         self._device = device
+        self._batches = ShrinkingBatches("frames", "--wav2lip_batch_size")
 
-    @torch.inference_mode()
-    def generate(
-        self, crops: list[np.ndarray], chunks: list[np.ndarray], *, pad_to: int = 0
-    ) -> np.ndarray:
+    def generate(self, crops: list[np.ndarray], chunks: list[np.ndarray]) -> np.ndarray:
         """Generate faces, each in the pose of its crop, speaking its mel chunk.
 
         Args:
             crops: (96, 96, 3) BGR uint8 each.
             chunks: float32 (80, 16) for each.
-            pad_to: batch size where the device wants the same one each time.
 
         Returns:
             uint8 (n, 96, 96, 3) BGR.
         """
-        count = len(crops)
-        if not count:
-            return np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8)
-        more = max(0, pad_to - count) if self._device.wants_fixed_shapes else 0
-        batch = self._device.to_device(
-            {
-                "faces": torch.from_numpy(np.stack(crops + crops[-1:] * more)),
-                "mel": torch.from_numpy(np.stack(chunks + chunks[-1:] * more)).unsqueeze(1),
-            }
-        )
-        faces = to_float(batch["faces"])
-        generated = self._backend(batch["mel"], generator_faces(faces, faces))
-        pixels = (generated[:count].float() * 255).to(torch.uint8)  # truncated, as in the original
+        generated = self._batches.run(self._generate, [*zip(crops, chunks, strict=True)])
+        return np.concatenate([np.zeros((0, FACE_SIZE, FACE_SIZE, 3), np.uint8), *generated])
+
+    @torch.inference_mode()
+    def _generate(self, batch: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        crops, chunks = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
+        self._device.make_current()
+        inputs = self._device.to_device({"faces": crops, "mel": chunks.unsqueeze(1)})
+        faces = to_float(inputs["faces"])
+        generated = self._backend(inputs["mel"], generator_faces(faces, faces))
+        pixels = (generated.float() * 255).to(torch.uint8)  # truncated, as in the original
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
@@ -124,13 +121,17 @@ class OnnxBackend:
             raise UserError("--backend onnx: pip install onnxruntime") from error
         if not path.is_file():
             raise UserError(f"{path}: no such file (generator)")
-        there = onnxruntime.get_available_providers()
-        providers = [name for name in device.onnx_providers if name in there]
+        provider = device.onnx_provider
+        if provider[0] not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"--device {device.torch_device}: this ONNX Runtime has no {provider[0]}; install "
+                "the one of this device, or use --device cpu"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             model = path.read_bytes()  # by way of bytes: it cannot open names in GBK
-            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(model, options, providers=[provider])
         except Exception as error:  # it raises a dozen kinds of its own
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: ONNX Runtime cannot open it ({reason})") from error

@@ -63,7 +63,7 @@ class LipSync:
 
     def _set_up(self, config: LipSyncConfig) -> None:
         self.config = config
-        self.device = Device.open(config.device, config.precision)
+        self.device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
@@ -124,7 +124,9 @@ class LipSync:
     def detector(self) -> face_detection.Detector:
         """The face detector, loaded when it is first needed."""
         if self._detector is None:
-            device = Device.open(self.config.device, self.config.detector_precision)
+            precision = self.config.detector_precision
+            strict = self.config.strict_fp32 and precision == "fp32"
+            device = Device.open(self.config.device, precision, strict_fp32=strict)
             self._detector = open_detector(self.config, device)
             log.info("face detector: %s", self._detector.name)
         return self._detector
@@ -169,9 +171,9 @@ class LipSync:
         with closing(pairs):
             for first in pairs:
                 size = min(limit, max_frames_held(first[0].frame.image))
-                yield self._generate([*islice(chain([first], pairs), size)], pad_to=size)
+                yield self._generate([*islice(chain([first], pairs), size)])
 
-    def _generate(self, batch: list[tuple[LocatedFrame, np.ndarray]], *, pad_to: int) -> _Batch:
+    def _generate(self, batch: list[tuple[LocatedFrame, np.ndarray]]) -> _Batch:
         crops, chunks = [], []
         for located, chunk in batch:
             if located.box is not None:
@@ -179,7 +181,7 @@ class LipSync:
                 crop = located.frame.image[y1:y2, x1:x2]
                 crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
                 chunks.append(chunk)
-        faces = self._generator.generate(crops, chunks, pad_to=pad_to)
+        faces = self._generator.generate(crops, chunks)
         return [located for located, _ in batch], faces
 
     def _blended(

@@ -64,7 +64,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
     """
     sources = find_videos(config.data_root)
     root = config.preprocessed_root
-    device = Device.open(config.device, config.precision)
+    device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
     detector = choose_detector(config)
     workers = _choose_workers(config, device, detector)
     with distributed.join(device, timeout=WORKER_TIMEOUT) as world, ExitStack() as stack:
@@ -298,7 +298,12 @@ class ClipWorker:
             UserError: the detector or the device cannot be used.
         """
         threads.limit_threads(workers)
-        device = Device.open(config.device, config.precision).with_index_offset(card_offset)
+        device = Device.open(
+            config.device,
+            config.precision,
+            strict_fp32=config.strict_fp32,
+            card_offset=card_offset,
+        )
         self._config = config
         self._detector = open_detector(config, device)
 

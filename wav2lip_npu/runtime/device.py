@@ -10,20 +10,19 @@ import platform
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wav2lip_npu.config_base import CPU, CUDA, NPU, check_device_name
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime.threads import local_processes
+from wav2lip_npu.runtime import device_choice
 
 if TYPE_CHECKING:
     import torch
 
-SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"  # of CANN's default installation
-CPU_FLAGS_FILE = Path("/proc/cpuinfo")
+FIRST_TORCH_THAT_FINDS_CARDS = (2, 7)  # before, a DataLoader pins for CUDA unless it is told
 MALLOC_TOP_PAD_BYTES = 2**28  # by which the heap grows at a time, see ``tune_malloc``
 CGROUP_MEMORY_FILES = (  # limit and use in a container, by version 2 and 1 of cgroups
     ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
@@ -53,13 +52,22 @@ class Device:
     reason: str  # of the choice of device and precision, for the log
 
     @classmethod
-    def open(cls, name: str = "auto", precision: str = "fp32") -> Device:
-        """Choose a device and its arithmetic.
+    def open(
+        cls,
+        name: str = "auto",
+        precision: str = "fp32",
+        *,
+        strict_fp32: bool = False,
+        card_offset: int = 0,
+    ) -> Device:
+        """Choose a device and its arithmetic, and make it the one of this process.
 
         Args:
             name: see ``check_device_name``; "auto" takes the first of NPU, CUDA and CPU that works.
             precision: one of PRECISIONS; "auto" is bf16 if the device supports it natively, else
                 fp16 on an accelerator, else fp32.
+            strict_fp32: no shorter numbers in fp32's convolutions, for this whole process.
+            card_offset: how many cards after the one of ``name``.
 
         Raises:
             UserError: the device cannot be used (with the reason), or not with this precision.
@@ -67,14 +75,27 @@ class Device:
         import torch
 
         check_device_name(name)
-        chosen, why_device = _choose(name)
+        chosen, why_device = device_choice.choose(name, card_offset)
         device = torch.device(chosen)
-        dtype, why_precision = _choose_dtype(device.type, precision)
         if device.type == NPU:
             _configure_npu(device)
         elif device.type == CUDA:
             torch.cuda.set_device(device)
+        dtype, why_precision = device_choice.choose_dtype(device.type, precision)
+        if dtype is None:
+            why_precision = f"{why_precision}{_set_fp32(device.type, strict=strict_fp32)}"
+        elif strict_fp32:
+            raise UserError(f"--strict_fp32: needs --precision fp32, not {precision}")
         return cls(torch_device=device, dtype=dtype, reason=f"{why_device}; {why_precision}")
+
+    def make_current(self) -> None:
+        """Let this thread compute on this card.
+
+        Each thread begins at card 0. Without this, torch would change the card at every operation,
+        and the process would take memory on card 0 as well.
+        """
+        if self._module:
+            self._module.set_device(self.torch_device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes of networks; compute losses outside of it."""
@@ -83,16 +104,6 @@ class Device:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=self.dtype)
-
-    def scaler(self) -> Any:
-        """A gradient scaler; it does nothing unless the precision is fp16."""
-        import torch
-
-        enabled = self.dtype is torch.float16
-        if hasattr(torch.amp, "GradScaler"):  # torch 2.3
-            return torch.amp.GradScaler(self.torch_device.type, enabled=enabled)
-        module = self._module or torch.cuda  # a disabled scaler of CUDA works everywhere
-        return module.amp.GradScaler(enabled=enabled)
 
     @property
     def has_fused_adam(self) -> bool:
@@ -106,6 +117,47 @@ class Device:
         except (RuntimeError, ValueError):  # a CPU before torch 2.4
             return False
         return True
+
+    @property
+    def adam_options(self) -> dict[str, bool]:
+        """The fastest of torch's implementations of Adam here, as options of its constructor.
+
+        On a card a kernel for each parameter would cost more time to launch than to run.
+        """
+        if self.has_fused_adam:
+            return {"fused": True}
+        return {"foreach": self.torch_device.type != CPU}
+
+    def clear_overflow(self) -> None:
+        """Let ``overflow`` begin anew."""
+        if self._saturates:
+            import torch
+            import torch_npu
+
+            torch_npu.npu_clear_float_status(torch.zeros(8, device=self.torch_device))
+
+    def overflow(self) -> torch.Tensor | None:
+        """1 if a result on this card was too large since ``clear_overflow``, else 0; a scalar.
+
+        Only where arithmetic saturates: there is neither Inf nor NaN then, but a register of the
+        card. None on all other devices, whose gradients show it.
+        """
+        if not self._saturates:
+            return None
+        import torch
+        import torch_npu
+
+        status = torch_npu.npu_get_float_status(torch.zeros(8, device=self.torch_device))
+        return (status[0] != 0).float()
+
+    @property
+    def _saturates(self) -> bool:
+        """Whether this is a card on which overflow gives the largest number instead of Inf."""
+        if self.torch_device.type != NPU:
+            return False
+        import torch_npu
+
+        return not torch_npu.npu.utils.is_support_inf_nan()
 
     def prepare(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move a network to this device, in the memory format that is fastest for convolutions."""
@@ -165,34 +217,47 @@ class Device:
         return 2 * size**3 / seconds
 
     def _matmul_seconds(self, matrix: torch.Tensor) -> float:
-        self.synchronize()
-        started = time.perf_counter()
-        _ = matrix @ matrix
-        self.synchronize()
-        return time.perf_counter() - started
+        with self._products_as_convolutions():
+            self.synchronize()
+            started = time.perf_counter()
+            _ = matrix @ matrix
+            self.synchronize()
+            return time.perf_counter() - started
+
+    @contextmanager
+    def _products_as_convolutions(self) -> Iterator[None]:
+        """Let products in fp32 use the shorter numbers that convolutions use, see ``_set_fp32``."""
+        import torch
+
+        if self.torch_device.type == CUDA:
+            owner, name, short = torch.backends.cuda.matmul, "allow_tf32", torch.backends.cudnn
+        elif self.torch_device.type == NPU:
+            owner, name, short = torch.npu.matmul, "allow_hf32", torch.npu.conv  # type: ignore
+        else:
+            yield
+            return
+        before = getattr(owner, name)
+        setattr(owner, name, getattr(short, name))
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
 
     def copy_to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy of a tensor on this device, even if it is here: it may be a mapped file."""
         return tensor.to(self.torch_device, copy=True)
-
-    def with_index_offset(self, cards: int) -> Device:
-        """This device with its index raised by ``cards``; a CPU is returned unchanged."""
-        import torch
-
-        if self.torch_device.type == CPU:
-            return self
-        index = self.torch_device.index + cards
-        return replace(self, torch_device=torch.device(self.torch_device.type, index))
 
     def card_count(self) -> int:
         """How many cards of this kind are here; 0 for a CPU."""
         return self._module.device_count() if self._module else 0
 
     @property
-    def onnx_providers(self) -> list[str]:
-        """Execution providers for ONNX Runtime, the preferred one first."""
+    def onnx_provider(self) -> tuple[str, dict[str, Any]]:
+        """ONNX Runtime's name of what computes here, and its options."""
         own = {NPU: "CANNExecutionProvider", CUDA: "CUDAExecutionProvider"}
-        return [*filter(None, [own.get(self.torch_device.type)]), "CPUExecutionProvider"]
+        if self.torch_device.type not in own:
+            return "CPUExecutionProvider", {}
+        return own[self.torch_device.type], {"device_id": self.torch_device.index}
 
     @property
     def backend(self) -> str:
@@ -211,9 +276,11 @@ class Device:
 
     def free_memory(self) -> int | None:
         """Free memory of this card, or of this machine or container, in bytes; None: unknown."""
-        if self._module:
+        if not self._module:
+            return _free_machine_memory()
+        if hasattr(self._module, "mem_get_info"):  # not in torch_npu 2.1.0's first releases
             return self._module.mem_get_info(self.torch_device)[0]
-        return _free_machine_memory()
+        return None
 
     @property
     def _module(self) -> Any:
@@ -222,11 +289,6 @@ class Device:
 
         kind = self.torch_device.type
         return None if kind == CPU else getattr(torch, kind)
-
-    @property
-    def wants_fixed_shapes(self) -> bool:
-        """Whether each new batch shape costs a compilation."""
-        return self.torch_device.type == NPU
 
     @property
     def max_generator_batch(self) -> int | None:
@@ -246,9 +308,16 @@ class Device:
         return on_x86 and self.dtype is torch.bfloat16 and torch.backends.mkldnn.is_available()
 
     @property
-    def pins_memory(self) -> bool:
-        """Whether to load batches into page-locked memory, for copies during computation."""
-        return self.torch_device.type != CPU
+    def pin_options(self) -> dict[str, Any]:
+        """DataLoader's options that let it load into page-locked memory, for queued copies."""
+        import torch
+
+        if self.torch_device.type == CPU:
+            return {}
+        options: dict[str, Any] = {"pin_memory": True}
+        if tuple(map(int, torch.__version__.split(".")[:2])) < FIRST_TORCH_THAT_FINDS_CARDS:
+            options["pin_memory_device"] = self.torch_device.type
+        return options
 
 
 def _free_machine_memory(root: Path = Path("/")) -> int | None:
@@ -276,64 +345,6 @@ def seed(value: int) -> None:
     torch.manual_seed(value)
 
 
-def _choose(name: str) -> tuple[str, str]:
-    """The name of a device for torch, and the reason for the choice."""
-    import torch
-
-    kind = name.partition(":")[0]
-    missing: list[str] = []
-    if kind in ("auto", NPU):
-        problem = _npu_problem()
-        if problem is None:
-            return _with_index(name, NPU, torch.npu.device_count()), "NPU available"  # type: ignore[attr-defined]
-        missing.append(f"no NPU ({problem})")
-    if kind in ("auto", CUDA):
-        if torch.cuda.is_available():
-            card = _with_index(name, CUDA, torch.cuda.device_count())
-            return card, torch.cuda.get_device_name(card)
-        reason = "" if torch.version.cuda else " (this torch is built without)"
-        missing.append(f"no CUDA device{reason}")
-    if kind in ("auto", CPU):
-        return CPU, "asked for" if kind == CPU else ", ".join(missing)
-    raise UserError(f"--device {name}: {missing[0]}")
-
-
-def _with_index(name: str, kind: str, count: int) -> str:
-    """A card's name with its index: the one asked for, else this process's local rank.
-
-    Raises:
-        UserError: the machine has no such card, or several processes ask for the same one.
-    """
-    asked, rank = name.partition(":")[2], os.environ.get("LOCAL_RANK", "0")
-    if asked and local_processes() > 1:
-        raise UserError(f"--device {name}: each process uses its own card; leave the index out")
-    if int(asked or rank) >= count:
-        cards = f"the cards here are {kind}:0 to {kind}:{count - 1}"
-        raise UserError(f"--device {name}: {cards}" + ("" if asked else f", not {kind}:{rank}"))
-    return f"{kind}:{asked or rank}"
-
-
-def _npu_problem() -> str | None:
-    """Why no NPU can be used; None if one can."""
-    import torch
-
-    try:
-        import torch_npu  # noqa: F401
-    except Exception as error:  # any kind: it raises plain ones where CANN is incomplete
-        return _explain_import_error(error)
-    return None if torch.npu.is_available() else "torch_npu sees no card"  # type: ignore[attr-defined]
-
-
-def _explain_import_error(error: Exception) -> str:
-    """What torch_npu lacks, and what to do, in one line."""
-    if isinstance(error, ModuleNotFoundError) and error.name == "torch_npu":
-        return "torch_npu is not installed"
-    text = " ".join(str(error).partition(". ")[0].split())  # without the advice that may follow
-    if re.search(r"lib(?!ascend_hal)\w+\.so|ASCEND_\w+", text):
-        return f"CANN is missing or its environment is not set: {text}; source {SET_ENV}"
-    return f"torch_npu cannot be loaded: {text}"
-
-
 def _configure_npu(device: torch.device) -> None:
     import torch
     import torch_npu
@@ -344,29 +355,27 @@ def _configure_npu(device: torch.device) -> None:
     torch_npu.npu.config.allow_internal_format = False
 
 
-def _choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
-    """The autocast type (None: fp32) and why."""
+def _set_fp32(kind: str, *, strict: bool) -> str:
+    """Let convolutions in fp32 use shorter numbers or not; what that is called, for the log.
+
+    The matrix units of cards are several times faster with fewer bits of mantissa: 10 of TF32 and
+    11 of HF32 instead of 23. Both keep fp32's range. Torch's and torch_npu's own choice is to use
+    them in convolutions, and not in other products.
+    """
     import torch
 
-    if precision == "fp32":
-        return None, "fp32"
-    if kind == CPU and precision == "fp16":
-        raise UserError("--precision fp16: only works on accelerators; use bf16 or fp32 on a CPU")
-    if precision != "auto":
-        return (torch.bfloat16 if precision == "bf16" else torch.float16), precision
-    if _native_bf16(kind):
-        return torch.bfloat16, "bf16, which this device supports natively"
-    if kind == CPU:
-        return None, "fp32, as this processor has no native bf16"
-    return torch.float16, "fp16 with scaled gradients, as this device has no native bf16"
-
-
-def _native_bf16(kind: str) -> bool:
-    import torch
-
-    if kind == NPU:
-        return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]
     if kind == CUDA:
-        return torch.cuda.get_device_capability()[0] >= 8  # Ampere; older cards only emulate it
-    flags = CPU_FLAGS_FILE.read_text().split() if CPU_FLAGS_FILE.exists() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+        torch.backends.cudnn.allow_tf32 = not strict
+        short = "TF32" if torch.cuda.get_device_capability()[0] >= 8 else None  # Ampere
+    elif kind == NPU:
+        if not device_choice.has_fp32_cube():
+            if strict:
+                name = torch.npu.get_device_name()  # type: ignore[attr-defined]
+                raise UserError(f"--strict_fp32: the matrix unit of {name} has fp16 only")
+            return ", with fp16 in convolutions, which is all that this card has"
+        torch.npu.conv.allow_hf32 = not strict  # type: ignore[attr-defined]
+        torch.npu.matmul.allow_hf32 = False  # type: ignore[attr-defined]
+        short = "HF32"
+    else:
+        short = None
+    return f", with {short} in convolutions (--strict_fp32 without)" if short and not strict else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -57,9 +59,15 @@ class World:
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """The network to call in training, so that gradients are averaged over all processes.
 
-        Its parameters become those of rank 0 now, its buffers before each call.
+        Its parameters become those of rank 0 now. Buffers (running statistics) are each process's
+        own in training, which does not read them; see ``broadcast_buffers``.
         """
-        return network if self.size == 1 else DistributedDataParallel(network)
+        if self.size == 1:
+            return network
+        names = inspect.signature(DistributedDataParallel).parameters
+        newest = "forward_sync_buffers"  # as torch 2.13 calls it
+        options: dict[str, Any] = {newest if newest in names else "broadcast_buffers": False}
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
     def broadcast_buffers(self, network: nn.Module) -> None:
         """Copy the buffers (running statistics) of rank 0 to all processes."""
@@ -74,6 +82,12 @@ class World:
         values = torch.tensor(value)
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return int(values)
+
+    def device_max(self, value: torch.Tensor) -> torch.Tensor:
+        """The largest value of all processes, without waiting for the device; a scalar there."""
+        if self.size > 1:
+            distributed.all_reduce(value, distributed.ReduceOp.MAX)
+        return value
 
     def barrier(self) -> None:
         """Wait until all processes are here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import numpy as np
 import face_detection
 from wav2lip_npu.config_base import DetectorOptions
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.tracking.boxes import iou
 from wav2lip_npu.tracking.detection_cache import DetectionCache
@@ -41,17 +42,36 @@ def choose_detector(config: DetectorOptions) -> str:
 def open_detector(config: DetectorOptions, device: Device) -> face_detection.Detector:
     """Load the face detector that the options name; S3FD in the device's precision.
 
+    It takes fewer images at a time when the memory is not enough for all that it is given.
+
     Raises:
         UserError: its weights are missing or broken.
     """
     with _detector_errors():
-        return face_detection.open_detector(
+        detector = face_detection.open_detector(
             config.detector,
             device=device.torch_device,
             s3fd_weights=config.s3fd,
-            fixed_batches=device.wants_fixed_shapes,
             dtype=device.dtype,
         )
+    return _ShrinkingDetector(detector, device, config.detector_batch_option)
+
+
+class _ShrinkingDetector:
+    """A detector that halves its batches when the memory is not enough for them."""
+
+    def __init__(self, detector: face_detection.Detector, device: Device, option: str) -> None:
+        self.name = detector.name
+        self._detector = detector
+        self._device = device
+        self._batches = ShrinkingBatches("frames", option)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See ``face_detection.Detector``."""
+        self._device.make_current()
+        return [
+            boxes for part in self._batches.run(self._detector.detect, images) for boxes in part
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import World
 from wav2lip_npu.training.ema import EMA
+from wav2lip_npu.training.loss_scaler import LossScaler
 
 # A gradient's norm may be so many times the highest that is remembered; more is a fault of the data
 # or of the arithmetic. Generators on GRID stayed within 2.3 times their geometric mean over 60
@@ -41,10 +42,17 @@ class GradientSpikeFilter:
         self._skipped = zero.clone()  # steps, in all
         self._in_a_row = zero.clone()  # steps skipped up to now
 
-    def should_skip(self, norm: torch.Tensor) -> torch.Tensor:
-        """1 if the step of this gradient norm should be skipped, else 0; a scalar."""
+    def should_skip(self, norm: torch.Tensor, overflow: torch.Tensor | None = None) -> torch.Tensor:
+        """1 if the step of this gradient norm should be skipped, else 0; a scalar.
+
+        Args:
+            norm: of all gradients, a scalar.
+            overflow: 1 if an overflow is known that the norm does not show, else 0; a scalar.
+        """
         log_norm = norm.clamp_min(torch.finfo(torch.float32).tiny).log()
         finite = log_norm.isfinite()
+        if overflow is not None:
+            finite = finite & (overflow == 0)
         limit = self._highest + math.log(MAX_NORM_RATIO)
         far = (self._known >= MIN_NORM_HISTORY) & (log_norm > limit)
         skip = (far | ~finite).float()
@@ -106,10 +114,11 @@ class TrainableNetwork:
         if config.compile:
             self.ddp = torch.compile(self.ddp)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, betas=betas, fused=device.has_fused_adam
+            network.parameters(), lr=config.learning_rate, betas=betas, **device.adam_options
         )
-        self.scaler = device.scaler()
+        self.scaler = LossScaler(device)
         self.spike_filter = GradientSpikeFilter(device)
+        self._device, self._world = device, world
         self.ema = EMA(self.network, config.ema) if ema and config.ema is not None else None
         self._accumulate = config.accumulate
         self._max_norm = config.clip_grad_norm
@@ -131,6 +140,8 @@ class TrainableNetwork:
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled:
+            self._device.clear_overflow()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a batch's loss, which is one of ``--accumulate``."""
@@ -142,43 +153,64 @@ class TrainableNetwork:
         Returns:
             The norm of the gradients before clipping, a scalar on the device.
         """
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        overflow = self._overflow()  # before anything else is computed
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.scaler.is_enabled():
-            norm = norm / self.scaler.scale(torch.ones_like(norm))
-        skip = self.spike_filter.should_skip(norm)
-        if self.scaler.is_enabled():
-            # A card that saturates hides its overflows from the scaler: NaN shows them.
-            gradients[0].mul_(torch.where(skip > 0, torch.nan, 1.0))
-            self.scaler.unscale_(self.optimizer)
-        if self._max_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self._max_norm)
+        factor = None  # what the gradients are still to be multiplied by
+        if self.scaler.is_enabled:
+            factor = self.scaler.unscale_factor()
+            norm = norm * factor
+        skip = self.spike_filter.should_skip(norm, overflow)
+        if self._max_norm is not None:  # as torch.nn.utils.clip_grad_norm_ does
+            clipping = (self._max_norm / (norm + 1e-6)).clamp(max=1.0)
+            factor = clipping if factor is None else factor * clipping
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._step_unless(skip)
-        self.scaler.update()
+        self._step_unless(skip, gradients, factor)
+        self.scaler.update(skip)
         if self.ema is not None:
             self.ema.update(self.network)
         return norm
 
-    def _step_unless(self, skip: torch.Tensor) -> None:
-        if self.optimizer.defaults["fused"]:  # reads this on the device, for gradient scalers
+    def _overflow(self) -> torch.Tensor | None:
+        """1 if a gradient of any process has overflowed, where only the card can tell."""
+        if not self.scaler.is_enabled:
+            return None
+        overflow = self._device.overflow()
+        return None if overflow is None else self._world.device_max(overflow)
+
+    def _step_unless(
+        self, skip: torch.Tensor, gradients: list[torch.Tensor], factor: torch.Tensor | None
+    ) -> None:
+        """Multiply the gradients and step; a fused optimizer reads on the device whether to."""
+        if self.optimizer.defaults["fused"]:
+            if factor is not None:
+                torch._foreach_mul_(gradients, factor)
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skip  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not skip:
-            self.optimizer.step()
+            return
+        # The one wait for the device in a step; lists are multiplied faster by a number of the CPU.
+        is_skipped, number = torch.stack([skip, skip if factor is None else factor]).tolist()
+        if is_skipped:
+            return
+        if factor is not None and number != 1:
+            torch._foreach_mul_(gradients, number)
+        self.optimizer.step()
 
     def repair_statistics(self) -> None:
         """Undo what a batch that was not finite did to the running statistics.
 
-        Waits for the device. Training does not read them, so this is only needed before they are
-        used or saved.
+        Waits for the device, once. Training does not read them, so this is only needed before they
+        are used or saved.
         """
-        for network in self.networks():
-            for buffer, finite in zip(network.buffers(), self._finite_statistics, strict=True):
-                if not buffer.isfinite().all():
-                    buffer.copy_(finite)
+        buffers = [buffer for network in self.networks() for buffer in network.buffers()]
+        if not buffers:
+            return
+        finite = torch.stack([buffer.isfinite().all() for buffer in buffers]).tolist()
+        known = self._finite_statistics * len(self.networks())
+        for buffer, is_finite, last_finite in zip(buffers, finite, known, strict=True):
+            if not is_finite:
+                buffer.copy_(last_finite)
         self._keep_statistics()
 
     def _keep_statistics(self) -> None:
@@ -197,7 +229,7 @@ class TrainableNetwork:
     def state(self) -> dict[str, Any]:
         """What a resumed run needs besides network and optimizer."""
         state: dict[str, Any] = {
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.scaler.state(),
             "watch": self.spike_filter.state(),
         }
         if self.ema is not None:
@@ -208,7 +240,7 @@ class TrainableNetwork:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up the state of an earlier run; a published checkpoint has none."""
         if state.get("scaler"):
-            self.scaler.load_state_dict(state["scaler"])
+            self.scaler.restore(state["scaler"])
         if state.get("watch"):
             self.spike_filter.restore(state["watch"])
         if self.ema is not None:

@@ -63,7 +63,7 @@ def train_generator(config: GeneratorConfig) -> None:
 
 def _train(config: TrainConfig, task_class: type[Task]) -> None:
     resume.check_names(config)
-    device = Device.open(config.device, config.precision)
+    device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
     with distributed.join(device) as world, ExitStack() as stack:
         if world.is_main:
             stack.enter_context(folder_lock(config.checkpoint_dir, "a training"))
@@ -244,7 +244,7 @@ class Trainer:
                 StridedSampler(self.samples + self.world.rank, step=self.world.size),
                 batch_size=config.batch_size,
                 workers=data.workers(config.num_workers),
-                pin=self.device.pins_memory and not data.on_device,
+                pin_options={} if data.on_device else self.device.pin_options,
             )
         )
         while True:

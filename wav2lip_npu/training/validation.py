@@ -45,7 +45,7 @@ def validate(
         StridedSampler(task.world.rank, windows, task.world.size),
         batch_size=config.batch_size,
         workers=data.workers(config.num_workers),
-        pin=task.device.pins_memory and not data.on_device,
+        pin_options={} if data.on_device else task.device.pin_options,
     )
     task.set_training(False)
     main = task.trained[""]

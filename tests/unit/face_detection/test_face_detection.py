@@ -43,18 +43,6 @@ def test_boxes_that_are_no_numbers_are_no_faces() -> None:
     assert found.tolist() == [[0, 0, 9, 9, 0.5]]
 
 
-def test_s3fd_fills_its_batches_where_shapes_are_fixed(s3fd_weights: Path) -> None:
-    images = list(golden_arrays("s3fd")["images"])
-    assert len(images) > 1
-    fixed = open_detector("s3fd", s3fd_weights=s3fd_weights, fixed_batches=True)
-    sizes = []
-    fixed.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    whole, last = fixed.detect(images), fixed.detect(images[:1])
-    assert sizes == [len(images)] * 2
-    assert len(last) == 1
-    np.testing.assert_allclose(last[0], whole[0], atol=1e-4)
-
-
 def test_s3fd_in_bf16_finds_the_same(s3fd_weights: Path) -> None:
     images = list(golden_arrays("s3fd")["images"])
     half = open_detector("s3fd", s3fd_weights=s3fd_weights, dtype=torch.bfloat16)

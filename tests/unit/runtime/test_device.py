@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import device, threads
+from wav2lip_npu.runtime import device_choice, threads
 from wav2lip_npu.runtime.device import Device, _free_machine_memory
 
 ROOT = Path(__file__).parents[3]
-# runtime/device.py runs code for a kind of device, and config_base.py defines the names. Others,
-# such as doctor, take the constants NPU and CUDA from there.
-NAMED_IN = {"wav2lip_npu/runtime/device.py", "wav2lip_npu/config_base.py"}
+# runtime/device.py runs code for a kind of device, runtime/device_choice.py chooses it, and
+# config_base.py defines the names. Others, such as doctor, take the constants NPU and CUDA there.
+NAMED_IN = {
+    "wav2lip_npu/runtime/device.py",
+    "wav2lip_npu/runtime/device_choice.py",
+    "wav2lip_npu/config_base.py",
+}
 NAME = re.compile(r"(?<![\w-])(cuda|npu)(?![\w-])")  # but not wav2lip_npu, torch_npu or npu-smi
 
 
@@ -30,7 +34,7 @@ def device_names(path: Path) -> list[str]:
     return found
 
 
-def test_devices_are_named_in_one_module() -> None:
+def test_devices_are_named_in_one_place() -> None:
     modules = {
         path.relative_to(ROOT).as_posix(): path
         for package in ("wav2lip_npu", "face_detection")
@@ -78,11 +82,14 @@ def test_prefetch_keeps_the_order_and_asks_for_one_batch_ahead() -> None:
     assert len(list(stream)) == 3
 
 
-def test_a_cpu_with_an_index_offset_is_the_same() -> None:
-    cpu = Device.open("cpu")
-    assert cpu.with_index_offset(3) is cpu
-    card = Device(torch_device=torch.device("meta", 1), dtype=None, reason="a test")
-    assert card.with_index_offset(2).torch_device.index == 3
+def test_a_cpu_has_no_cards_to_choose_from() -> None:
+    cpu = Device.open("cpu", card_offset=3, strict_fp32=True)
+    assert cpu.torch_device == torch.device("cpu")
+    cpu.make_current()
+    assert cpu.pin_options == {}
+    assert cpu.onnx_provider == ("CPUExecutionProvider", {})
+    with pytest.raises(UserError, match="--strict_fp32: needs --precision fp32, not bf16"):
+        Device.open("cpu", "bf16", strict_fp32=True)
 
 
 def test_what_a_cpu_cannot_do() -> None:
@@ -136,7 +143,7 @@ def test_free_memory_is_the_containers(tmp_path: Path) -> None:
 def test_auto_is_bf16_where_the_processor_has_it(
     flags: str | None, expected: torch.dtype | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "CPU_FLAGS_FILE", tmp_path / "cpuinfo")
+    monkeypatch.setattr(device_choice, "CPU_FLAGS_FILE", tmp_path / "cpuinfo")
     if flags is not None:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
     assert Device.open("cpu", "auto").dtype is expected

@@ -18,6 +18,7 @@ from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, i
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import SINGLE_PROCESS
 from wav2lip_npu.training import losses, tasks
+from wav2lip_npu.training.loss_scaler import LossScaler
 from wav2lip_npu.training.optimization import (
     MAX_NORM_RATIO,
     MAX_SKIPPED_STEPS,
@@ -28,17 +29,19 @@ from wav2lip_npu.training.optimization import (
 )
 
 CPU = Device.open("cpu")
+CPU_WITH_SCALER = dataclasses.replace(CPU, dtype=torch.float16)  # a CPU has no fp16 of its own
 
 
 def config(**changes: object) -> SyncNetConfig:
     return SyncNetConfig(data_root=Path(), checkpoint_dir=Path(), **changes)
 
 
-def trainable(**changes: object) -> TrainableNetwork:
+def trainable(device: Device = CPU, **changes: object) -> TrainableNetwork:
     """Of a network of one convolution and a batch normalisation."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    return TrainableNetwork(network, config(**changes), (0.9, 0.999), CPU, SINGLE_PROCESS, ema=True)
+    options, betas = config(**changes), (0.9, 0.999)
+    return TrainableNetwork(network, options, betas, device, SINGLE_PROCESS, ema=True)
 
 
 def step(trained: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
@@ -148,45 +151,75 @@ def test_a_loaded_optimiser_goes_on_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-def test_scaled_gradients_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_scaled_gradients_make_the_same_steps(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scale is a power of two, and so is exact."""
+    if fused and not CPU.has_fused_adam:
+        pytest.skip("this torch fuses no Adam on a CPU")
+    monkeypatch.setattr(Device, "has_fused_adam", fused)
     x, plain = torch.randn(4, 2, 8, 8), trainable(clip_grad_norm=0.05)
-    monkeypatch.setattr(Device, "scaler", lambda device: grad_scaler())
-    scaled = trainable(clip_grad_norm=0.05)
+    scaled = trainable(CPU_WITH_SCALER, clip_grad_norm=0.05)
     for _ in range(3):
         torch.testing.assert_close(step(plain, x), step(scaled, x), rtol=1e-6, atol=0)
-    assert scaled.scaler.get_scale() == 1024
+    assert scaled.scaler.state() == {"scale": 65536.0, "_growth_tracker": 3}
     for one, other in zip(plain.network.parameters(), scaled.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("factor", [math.nan, math.inf])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("how", ["nan", "inf", "the card's register"])
 def test_an_overflow_halves_the_scale_and_nothing_else(
-    factor: float, monkeypatch: pytest.MonkeyPatch
+    how: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Device, "scaler", lambda device: grad_scaler())
-    trained, x = trainable(), torch.randn(4, 2, 8, 8)
+    if fused and not CPU.has_fused_adam:
+        pytest.skip("this torch fuses no Adam on a CPU")
+    monkeypatch.setattr(Device, "has_fused_adam", fused)
+    trained, x = trainable(CPU_WITH_SCALER), torch.randn(4, 2, 8, 8)
     step(trained, x)
     moments = trained.optimizer.state_dict()["state"]
     before = [v.clone() for part in moments.values() for v in part.values()]
     weights = [p.detach().clone() for p in trained.network.parameters()]
-    step(trained, x * factor)
-    assert trained.scaler.get_scale() == 512
+    with monkeypatch.context() as patch:
+        if how in ("nan", "inf"):
+            step(trained, x * float(how))
+        else:  # gradients are finite, and wrong
+            patch.setattr(Device, "overflow", lambda self: torch.ones(()))
+            step(trained, x)
+    assert trained.scaler.state() == {"scale": 32768.0, "_growth_tracker": 0}
+    assert trained.spike_filter.skipped_steps() == (1, 1)
     moments = trained.optimizer.state_dict()["state"]
     after = [v for part in moments.values() for v in part.values()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     for one, other in zip(weights, trained.network.parameters(), strict=True):
         assert torch.equal(one, other)
     step(trained, x)
-    assert trained.scaler.get_scale() == 512
+    assert trained.scaler.state() == {"scale": 32768.0, "_growth_tracker": 1}
     assert not torch.equal(weights[0], trained.network[0].weight)
 
 
-def grad_scaler() -> torch.amp.GradScaler:
-    """As a card has it, on the CPU."""
+def test_the_scale_is_that_of_torchs_scaler() -> None:
+    """It grows after 2,000 steps, falls at once, and takes up the state of torch's own."""
     if not hasattr(torch.amp, "GradScaler"):
         pytest.skip("this torch has no gradient scaler for the CPU")
-    return torch.amp.GradScaler("cpu", init_scale=1024)
+    own, reference = LossScaler(CPU_WITH_SCALER), torch.amp.GradScaler("cpu")
+    reference.scale(torch.ones(()))  # it makes its state at the first call
+    parameter = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.0)
+    for number in range(4100):
+        skipped = float(number in (0, 1, 1999, 4050))
+        own.update(torch.tensor(skipped))
+        parameter.grad = torch.tensor([math.inf if skipped else 1.0])
+        reference.step(optimizer)
+        reference.update()
+        assert float(own.scale(torch.ones(()))) == reference.get_scale()
+    assert own.state().items() <= reference.state_dict().items()
+    resumed = LossScaler(CPU_WITH_SCALER)
+    resumed.restore(reference.state_dict())
+    assert resumed.state() == own.state()
+    assert float(own.unscale_factor()) == 1 / reference.get_scale()
+    plain = LossScaler(CPU)
+    plain.restore(reference.state_dict())
+    assert plain.state() == {} and float(plain.scale(torch.ones(()))) == 1
 
 
 def test_clipping_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
