@@ -5,6 +5,7 @@ See README.md. ``environment`` gives what a process needs to find such cards.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -13,6 +14,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -183,3 +187,32 @@ def _symbols(which: str, files: list[Path], *, dynamic: bool = True) -> set[str]
     words = ["nm", *(["-D"] if dynamic else []), which, "--format=posix", *map(str, files)]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return {line.split()[0].partition("@")[0] for line in text.splitlines() if " " in line}
+
+
+# ---------------------------------------------------------------------------------------- counting
+
+
+@contextmanager
+def recorded(log: Path) -> Iterator[Counter[str]]:
+    """Count what this process asks of its cards within the block.
+
+    The keys are the lines of the log without their numbers: "kernel aclnnAdd",
+    "copy host-to-device queued", "copy device-to-host blocking", "synchronize stream",
+    "collective HcclAllReduce", "operator NPUGetFloatStatus" …
+
+    Args:
+        log: a file to write, which must not exist.
+    """
+    import torch
+
+    cann = ctypes.CDLL(f"lib{MAIN_LIBRARY}.so")
+    counts: Counter[str] = Counter()
+    torch.npu.synchronize()  # what came before the block is not of it
+    cann.emulated_cann_log(str(log).encode())
+    try:
+        yield counts
+        torch.npu.synchronize()
+    finally:
+        cann.emulated_cann_log(None)
+    counts.update(re.sub(r"( \w+)? \d+$", r"\1", line) for line in log.read_text().splitlines())
+    counts["synchronize card"] -= 1  # of the block's end

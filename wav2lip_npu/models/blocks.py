@@ -67,6 +67,17 @@ class PlainBlock(nn.Module):
         return nn.functional.leaky_relu(self.conv_block(x), 0.01)
 
 
+class FloatSigmoid(nn.Sigmoid):
+    """A sigmoid in float32 whatever the layers before it computed in.
+
+    In bf16 a pixel would have one of 256 values from 1/2 to 1, and a probability near 1 be 1.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape and floating type → the same shape, float32."""
+        return super().forward(x.float())
+
+
 def stage(first: nn.Module, channels: int, residuals: int) -> list[nn.Module]:
     """A block that changes the shape, and the residual 3×3 blocks that follow it."""
     rest = [ConvBlock(channels, channels, padding=1, residual=True) for _ in range(residuals)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wav2lip_npu.models.blocks import PlainBlock
+from wav2lip_npu.models.blocks import FloatSigmoid, PlainBlock
 from wav2lip_npu.models.inputs import lower_half
 
 
@@ -26,7 +26,7 @@ class VisualQualityDiscriminator(nn.Module):
                 [PlainBlock(512, 512), PlainBlock(512, 512, 1)],  # 1 × 1
             )
         )
-        self.binary_pred = nn.Sequential(nn.Conv2d(512, 1, 1), nn.Sigmoid())
+        self.binary_pred = nn.Sequential(nn.Conv2d(512, 1, 1), FloatSigmoid())
 
     def forward(self, faces: torch.Tensor) -> torch.Tensor:
         """Classify frames.
@@ -40,9 +40,7 @@ class VisualQualityDiscriminator(nn.Module):
         x = lower_half(faces).permute(2, 0, 1, 3, 4).flatten(0, 1)
         for block in self.face_encoder_blocks:
             x = block(x)
-        logit, probability = self.binary_pred
-        # The sigmoid in float32 in spite of autocast: rounded to 1, 1 − p would have no logarithm.
-        return probability(logit(x).float()).flatten(1)
+        return self.binary_pred(x).flatten(1)
 
 
 def _halve(

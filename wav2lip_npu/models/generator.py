@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from wav2lip_npu.models.blocks import ConvBlock, UpBlock, make_audio_encoder, stage
+from wav2lip_npu.models.blocks import ConvBlock, FloatSigmoid, UpBlock, make_audio_encoder, stage
 
 
 class Generator(nn.Module):
@@ -40,7 +40,7 @@ class Generator(nn.Module):
             )
         )
         self.output_block = nn.Sequential(
-            ConvBlock(80, 32, padding=1), nn.Conv2d(32, 3, 1), nn.Sigmoid()
+            ConvBlock(80, 32, padding=1), nn.Conv2d(32, 3, 1), FloatSigmoid()
         )
 
     def forward(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:

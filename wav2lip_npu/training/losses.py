@@ -31,10 +31,10 @@ def contrastive_loss(audio: torch.Tensor, face: torch.Tensor, group_size: int) -
     """
     groups = (x.float().unflatten(0, (-1, group_size)) for x in (audio, face))
     cosines = torch.einsum("gse,gfe->gsf", *groups).clamp(max=1.0)  # the lengths are 1
-    own = torch.eye(group_size, dtype=torch.bool, device=cosines.device).expand_as(cosines)
-    matched, others = cosines[own], cosines[~own]
-    matched_loss = _cross_entropy(matched, torch.ones_like(matched))
-    return (matched_loss + _cross_entropy(others, torch.zeros_like(others))) / 2
+    # Weights instead of a choice by a mask, whose size a card would have to tell the CPU.
+    own = torch.eye(group_size, device=cosines.device)
+    share = (own + (1 - own) / (group_size - 1)) * (group_size / 2)
+    return _cross_entropy(cosines, own.expand_as(cosines), share.expand_as(cosines))
 
 
 def adversarial_loss(probability: torch.Tensor, *, real: bool) -> torch.Tensor:
@@ -42,12 +42,14 @@ def adversarial_loss(probability: torch.Tensor, *, real: bool) -> torch.Tensor:
     return _cross_entropy(probability, torch.full_like(probability, float(real)))
 
 
-def _cross_entropy(probability: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The mean over all; NaN, and so its gradients, if a probability is NaN.
+def _cross_entropy(
+    probability: torch.Tensor, label: torch.Tensor, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The mean over all, each times its weight; NaN, and so its gradients, if a probability is NaN.
 
     Torch's own function refuses NaN, on some devices by ending the process, though the step could
     be skipped.
     """
     unknown = probability.isnan()
-    loss = F.binary_cross_entropy(probability.masked_fill(unknown, 0.5), label)
+    loss = F.binary_cross_entropy(probability.masked_fill(unknown, 0.5), label, weight)
     return loss * torch.where(unknown.any(), torch.nan, 1.0)

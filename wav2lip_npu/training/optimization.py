@@ -145,7 +145,8 @@ class TrainableNetwork:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a batch's loss, which is one of ``--accumulate``."""
-        self.scaler.scale(loss / self._accumulate).backward()
+        share = loss if self._accumulate == 1 else loss / self._accumulate
+        self.scaler.scale(share).backward()
 
     def optimizer_step(self, learning_rate: float) -> torch.Tensor:
         """One step with the gradients there are, unless they are a spike.
@@ -189,13 +190,15 @@ class TrainableNetwork:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skip  # type: ignore[attr-defined]
             self.optimizer.step()
             return
-        # The one wait for the device in a step; lists are multiplied faster by a number of the CPU.
-        is_skipped, number = torch.stack([skip, skip if factor is None else factor]).tolist()
-        if is_skipped:
-            return
-        if factor is not None and number != 1:
-            torch._foreach_mul_(gradients, number)
-        self.optimizer.step()
+        # The one wait for the device in a step.
+        if factor is None:
+            is_skipped = skip.item()
+        else:  # a list is multiplied in fewer kernels by a number of the CPU
+            is_skipped, number = torch.stack([skip, factor]).tolist()
+            if not is_skipped and number != 1:
+                torch._foreach_mul_(gradients, number)
+        if not is_skipped:
+            self.optimizer.step()
 
     def repair_statistics(self) -> None:
         """Undo what a batch that was not finite did to the running statistics.

@@ -91,7 +91,9 @@ class Task(ABC):
                 stack.enter_context(trained.no_sync())
             metrics = [self.accumulate_gradients(batch) for batch in others]
         metrics.append(self.accumulate_gradients(last))
-        means = {name: torch.stack([one[name] for one in metrics]).mean() for name in metrics[0]}
+        means = metrics[0]
+        if others:
+            means = {name: torch.stack([one[name] for one in metrics]).mean() for name in means}
         rate = learning_rate(self.config, number)
         for prefix, trained in self.trained.items():
             means[f"{prefix}gradient_norm"] = trained.optimizer_step(rate)
