@@ -140,7 +140,7 @@ def one_step(config: GeneratorConfig, out: Path) -> None:
             for module in trained.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()  # else each process has the statistics of its own share
-        batch = next(run._train_batches(threading.Event()))
+        batch = first_batch(run)
         means = world.mean({name: float(value) for name, value in task.step(batch).items()})
         networks = {prefix: trained.network for prefix, trained in task.trained.items()}
         record = {

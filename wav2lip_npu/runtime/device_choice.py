@@ -41,7 +41,9 @@ def choose(name: str, card_offset: int = 0) -> tuple[str, str]:
         problem = _npu_problem()
         if problem is None:
             card = _with_index(name, NPU, torch.npu.device_count(), card_offset)  # type: ignore[attr-defined]
-            return card, f"{torch.npu.get_device_name(card)}, {_ascend_versions()}"  # type: ignore[attr-defined]
+            torch.npu.set_device(card)  # type: ignore[attr-defined]
+            name = torch.npu.get_device_name(card)  # type: ignore[attr-defined]
+            return card, f"{name}, {_ascend_versions()}"
         missing.append(f"no NPU ({problem})")
     if kind in ("auto", CUDA):
         if torch.cuda.is_available():

@@ -28,7 +28,7 @@ _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTE
 _LOST_PEER = re.compile(
     r"closed by (remote )?peer|reset by peer|broken pipe|connection refused|recvBytes failed|"
     r"remote process exit|communicator was aborted|watchdog caught collective operation timeout|"
-    r"getting socket times out|\bEI0006\b",
+    r"getting socket times out|\bEI000[26]\b",
     re.IGNORECASE,
 )
 
@@ -155,5 +155,15 @@ def join(device: Device, *, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator
             ) from error
         raise
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Close the connections; of those to a process that has ended, the error is known."""
+    if not distributed.is_initialized():
+        return
+    try:
+        distributed.destroy_process_group()
+    except RuntimeError as error:  # from HCCL, which first waits for its card
+        if not is_lost_peer(error):
+            raise

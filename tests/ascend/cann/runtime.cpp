@@ -394,6 +394,7 @@ int aclrtMalloc(void** address, size_t size, int) {
   return guarded([&] {
     *address = nullptr;
     *address = memory().allocate(size, current_card());
+    record("allocate card %d pid %d", current_card(), getpid());
   });
 }
 int aclrtMallocAlign32(void** address, size_t size, int policy) {
