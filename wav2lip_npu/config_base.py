@@ -36,6 +36,16 @@ def check_device_name(name: str) -> None:
         raise UserError(f"--device {name}: choose from {choices}, or one card as in npu:1")
 
 
+def check_cards(devices: str | None) -> None:
+    """Accept indices of cards, as in 0,2,3, or None.
+
+    Raises:
+        UserError: anything else.
+    """
+    if devices is not None and not re.fullmatch(r"\d+(,\d+)*", devices):
+        raise UserError(f"--devices {devices}: must be indices of cards, as in 0,2,3")
+
+
 def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
     """A dataclass field with its help text; without a default the option is required."""
     return field(default=default, metadata={"help": help, "choices": choices})

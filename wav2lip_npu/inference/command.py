@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.jobs import infer_jobs
 from wav2lip_npu.media.outfile import check_files
+from wav2lip_npu.runtime.threads import process_share
 
 
 def infer(config: InferConfig) -> None:
@@ -17,6 +19,8 @@ def infer(config: InferConfig) -> None:
     if config.jobs is not None:
         infer_jobs(config)
         return
+    if process_share()[1] > 1:
+        raise UserError("infer: torchrun shares the lines of --jobs, and cannot share one video")
     inputs = (config.face, config.audio, config.checkpoint_path, config.s3fd)
     check_files(config.outfile, [path for path in inputs if path is not None])
     from wav2lip_npu.inference.lip_sync import LipSync  # loads torch, which the jobs' process does

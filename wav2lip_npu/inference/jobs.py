@@ -9,13 +9,12 @@ import csv
 import io
 import logging
 import threading
-from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config_infer import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.outfile import (
     FileIdentity,
@@ -25,6 +24,7 @@ from wav2lip_npu.media.outfile import (
 )
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import read_text
+from wav2lip_npu.runtime.threads import limit_threads, process_share
 from wav2lip_npu.runtime.workers import WorkerPool
 
 JOB_COLUMNS = ["face", "audio", "outfile"]
@@ -52,6 +52,7 @@ class Job:
             audio=self.audio,
             outfile=self.outfile,
             jobs=None,
+            devices=None,
             resume=False,
             wav2lip_batch_size=-(-config.wav2lip_batch_size // share),
             face_det_batch_size=-(-config.face_det_batch_size // share),
@@ -61,19 +62,26 @@ class Job:
 class JobWorker:
     """Does jobs, in a process of its own; the networks stay loaded."""
 
-    def __init__(self, config: InferConfig) -> None:
+    def __init__(self, config: InferConfig, workers: int, card_offset: int) -> None:
         """Load the networks.
+
+        Args:
+            config: the options.
+            workers: processes that share the cores.
+            card_offset: how far this one's card is from the device of ``config``.
 
         Raises:
             UserError: they cannot be loaded.
         """
         from wav2lip_npu.inference.lip_sync import LipSync
 
+        if workers > 1:
+            limit_threads(workers)
         # tqdm's own lock is one between processes, which a process that is ended leaves behind.
         tqdm.set_lock(threading.RLock())
         self._config = config
         try:
-            self._lip_sync = LipSync.from_config(config)
+            self._lip_sync = LipSync.from_config(config, card_offset=card_offset)
             if config.box[0] == -1:
                 log.debug("%s is loaded", self._lip_sync.detector.name)
         except UserError:
@@ -93,37 +101,45 @@ class JobWorker:
 def infer_jobs(config: InferConfig) -> None:
     """Do all jobs of the list, whatever becomes of the others.
 
+    They are shared by the cards of ``--devices``; and by the processes of torchrun, if it started
+    this one, each of which does every so manieth line.
+
     Raises:
         UserError: the list or the networks cannot be read; or, when the others are done, of those
             that failed.
     """
     assert config.jobs is not None
     jobs, failed = read_jobs(config)
+    rank, processes = process_share()
+    jobs = jobs[rank::processes]
+    if rank != 0:
+        failed.clear()  # the first process tells
     total = len(jobs) + len(failed)
     for name, fault in failed.items():
         log.error("%s: %s", name, fault)
-    waiting = deque(jobs)  # in the order in which they are done
-    pool: WorkerPool[Job] = WorkerPool(JobWorker, [(config,)])
+    waiting = {job.line: job for job in jobs}  # in the order in which they are begun
+    cards = config.cards()
+    pool: WorkerPool[Job] = WorkerPool(JobWorker, [(config, len(cards), card) for card in cards])
     for job in jobs:
         pool.submit(job)
     try:
         for outcome in pool.outcomes():
-            job, failure = waiting.popleft(), outcome.failure
+            job, failure = waiting.pop(outcome.job.line), outcome.failure
             if failure is None:
                 log.info("%s is done, %d to do", job.outfile, len(waiting))
                 continue
             remove_leftovers(job.outfile)
             if failure.may_pass and not job.second_try:
                 log.warning("%s: %s; it is tried again at the end", job.outfile, failure.reason)
-                waiting.append(replace(job, second_try=True))
-                pool.submit(waiting[-1])
+                waiting[job.line] = replace(job, second_try=True)
+                pool.submit(waiting[job.line])
             else:
                 log.error("%s: %s", job.outfile, failure.reason)
                 failed[str(job.outfile)] = failure.reason
     finally:
         pool.close()
-        if waiting:
-            remove_leftovers(waiting[0].outfile)
+        for job in [*waiting.values()][: len(cards)]:
+            remove_leftovers(job.outfile)
     if failed:
         names = ", ".join([*failed][:MAX_NAMED]) + (", …" if len(failed) > MAX_NAMED else "")
         raise UserError(f"{config.jobs}: {len(failed)} of {total} jobs failed: {names}")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 import face_detection
-from wav2lip_npu.config import LipSyncConfig
+from wav2lip_npu.config_infer import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator
@@ -55,15 +55,21 @@ class LipSync:
         self._set_up(LipSyncConfig(checkpoint_path=Path(checkpoint_path), **options))
 
     @classmethod
-    def from_config(cls, config: LipSyncConfig) -> LipSync:
-        """The same from options that are there already."""
+    def from_config(cls, config: LipSyncConfig, *, card_offset: int = 0) -> LipSync:
+        """The same from options that are there already, on a card so far from the one they name."""
         self = cls.__new__(cls)
-        self._set_up(config)
+        self._set_up(config, card_offset)
         return self
 
-    def _set_up(self, config: LipSyncConfig) -> None:
+    def _set_up(self, config: LipSyncConfig, card_offset: int = 0) -> None:
         self.config = config
-        self.device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
+        self._card_offset = card_offset
+        self.device = Device.open(
+            config.device,
+            config.precision,
+            strict_fp32=config.strict_fp32,
+            card_offset=card_offset,
+        )
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
@@ -126,7 +132,9 @@ class LipSync:
         if self._detector is None:
             precision = self.config.detector_precision
             strict = self.config.strict_fp32 and precision == "fp32"
-            device = Device.open(self.config.device, precision, strict_fp32=strict)
+            device = Device.open(
+                self.config.device, precision, strict_fp32=strict, card_offset=self._card_offset
+            )
             self._detector = open_detector(self.config, device)
             log.info("face detector: %s", self._detector.name)
         return self._detector

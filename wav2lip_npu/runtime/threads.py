@@ -10,6 +10,11 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
+def process_share() -> tuple[int, int]:
+    """Which of a run's processes this is, and how many there are; torchrun sets both."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def usable_cores() -> int:
     """Processor cores that this process may use; a container may have fewer than its machine."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config_infer import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference import jobs
 from wav2lip_npu.inference.jobs import Job, infer_jobs, read_jobs
@@ -124,7 +124,7 @@ def test_lists_that_cannot_be_used(
 class Worker:
     """Stands for ``JobWorker``: the name of the face says what happens."""
 
-    def __init__(self, config: InferConfig) -> None:
+    def __init__(self, config: InferConfig, workers: int, card_offset: int) -> None:
         self.config = config
 
     def process(self, job: Job) -> None:

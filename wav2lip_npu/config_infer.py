@@ -1,0 +1,158 @@
+"""The options of lip-sync: of the command ``infer``, and of ``LipSync`` as a library."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wav2lip_npu.config_base import (
+    PRECISIONS,
+    DetectorOptions,
+    NetworkOptions,
+    check_cards,
+    option,
+    spelled,
+)
+from wav2lip_npu.errors import UserError
+
+NO_FACE_POLICIES = ("pass", "hold", "error")
+FACE_RULES = ("largest", "first", "center")  # or track:N
+SMOOTHINGS = ("centred", "original", "none")
+BLENDS = ("paste", "feather", "poisson")
+LOOPS = ("repeat", "pingpong", "hold", "cut")
+BACKENDS = ("torch", "onnx")
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow"),
+)
+MAX_FPS = 240  # of the videos that infer makes of still images
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipSyncConfig(DetectorOptions, NetworkOptions):
+    """What a ``LipSync`` needs to know, apart from its video and audio."""
+
+    detector_batch_option = "--face_det_batch_size"
+    checkpoint_path: Path = option("generator: a checkpoint, or a file that export wrote")
+    backend: str = option(
+        "what runs the generator; onnx needs the .onnx file that export writes",
+        "torch",
+        choices=BACKENDS,
+    )
+    detector_precision: str = option(
+        "arithmetic of S3FD; fp32 gives the boxes that preprocess gives by default",
+        "fp32",
+        choices=PRECISIONS,
+    )
+    wav2lip_batch_size: int = option(
+        "largest batch of the generator, in frames; smaller for large images", 128
+    )
+    face_det_batch_size: int = option("frames per batch of the face detector", 16)
+    face_select: str = option(
+        "whose face is lip-synced if there are several: largest or center (when they first "
+        "appear), first, or track:N (the N-th to appear); it stays the same person throughout",
+        "largest",
+    )
+    no_face: str = option(
+        "frames without the face: pass them through unchanged, hold the last box, or stop with an "
+        "error",
+        "pass",
+        choices=NO_FACE_POLICIES,
+    )
+    pads: tuple[int, int, int, int] = option(
+        "pixels added to the face box: top bottom left right; include the chin", (0, 10, 0, 0)
+    )
+    box: tuple[int, int, int, int] = option(
+        "face box for all frames, instead of detection: top bottom left right; -1: detect",
+        (-1, -1, -1, -1),
+    )
+    smooth: str = option(
+        "face boxes: centred averages over two frames to each side, never across a scene cut; "
+        "original averages over the next four frames; none keeps them as detected",
+        "centred",
+        choices=SMOOTHINGS,
+    )
+    nosmooth: bool = option("the same as --smooth none", False)
+    blend: str = option(
+        "how the generated face is put into the frame: paste, as in the original; feather: only "
+        "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning",
+        "paste",
+        choices=BLENDS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
+        if min(self.pads) < 0:
+            raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
+        if set(self.box) != {-1}:
+            self.require_rectangle("box")
+        if self.face_select not in FACE_RULES and not re.fullmatch(
+            r"track:[1-9]\d*", self.face_select
+        ):
+            rules = ", ".join((*FACE_RULES, "track:N"))
+            raise UserError(f"--face_select {self.face_select}: choose from {rules}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(LipSyncConfig):
+    """Lip-sync videos or still images to speech."""
+
+    face: Path | None = option("video or image with the face; required without --jobs", None)
+    audio: Path | None = option("audio file, or video with sound; required without --jobs", None)
+    outfile: Path = option("video to write", Path("results/result_voice.mp4"))
+    jobs: Path | None = option(
+        "CSV file with one line per video, instead of --face, --audio and --outfile; its first "
+        "line is face,audio,outfile (default: one video)",
+        None,
+    )
+    resume: bool = option("with --jobs, skip lines whose outfile exists", False)
+    devices: str | None = option(
+        "with --jobs, indices of the cards that share them, as in 0,2,3 (default: one card)", None
+    )
+    static: bool = option("use the first frame only; always so for an image", False)
+    fps: float = option("frames per second of the result, for an image only", 25.0)
+    loop: str = option(
+        "if the audio is longer than the video: repeat the video, play it forwards and backwards, "
+        "hold its last frame, or cut the audio",
+        "repeat",
+        choices=LOOPS,
+    )
+    resize_factor: int = option("divide width and height of the video by this", 1)
+    crop: tuple[int, int, int, int] = option(
+        "part of the frame to keep, after --resize_factor and --rotate: top bottom left right; "
+        "-1 is the far edge",
+        (0, -1, 0, -1),
+    )
+    rotate: bool = option("rotate the video clockwise by 90 degrees", False)
+    face_cache: Path | None = option(
+        "folder that keeps detections for the next run, by the video's content (default: none are "
+        "kept)",
+        None,
+    )
+    crf: int = option("x264's quality, 0 (lossless) to 51", 18)
+    preset: str = option(
+        "x264's preset; slower ones give smaller files", "veryfast", choices=PRESETS
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least(1, "resize_factor")
+        if not 1 <= self.fps <= MAX_FPS:
+            raise UserError(f"--fps {self.fps}: must be from 1 to {MAX_FPS}")
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"--crf {self.crf}: must be from 0 to 51")
+        self.require_rectangle("crop")
+        if self.jobs is None and (self.face is None or self.audio is None):
+            missing = "--face" if self.face is None else "--audio"
+            raise UserError(f"{missing}: is required, or --jobs with a list of videos")
+        if self.resume and self.jobs is None:
+            raise UserError("--resume: has no effect without --jobs")
+        if self.devices is not None and self.jobs is None:
+            raise UserError("--devices: has no effect without --jobs; --device chooses one card")
+        check_cards(self.devices)
+
+    def cards(self) -> list[int]:
+        """How far each card to use is from the one of ``--device``."""
+        return [0] if self.devices is None else [int(n) for n in self.devices.split(",")]
