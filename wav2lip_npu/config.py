@@ -106,6 +106,11 @@ class TrainConfig(NetworkOptions):
         "vary colours and brightness of each sample by up to this fraction, 0 to 0.5", 0.0
     )
     compile: bool = option("compile the networks with torch.compile", False)
+    profile: int | None = option(
+        "record so many steps with torch's profiler, after the first ten, and write a trace into "
+        "the folder profile of --checkpoint_dir (default: none)",
+        None,
+    )
     max_steps: int | None = option(
         "stop when this many steps are done, those of earlier runs included (default: no limit)",
         None,

@@ -5,9 +5,9 @@ It imports torch only when a device is opened, so that ``--help`` and option err
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,19 +18,13 @@ from typing import TYPE_CHECKING, Any
 from wav2lip_npu.config_base import CPU, CUDA, NPU, check_device_name
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device_choice
+from wav2lip_npu.runtime.machine_memory import free_machine_memory
 
 if TYPE_CHECKING:
     import torch
 
 FIRST_TORCH_THAT_FINDS_CARDS = (2, 7)  # before, a DataLoader pins for CUDA unless it is told
 MALLOC_TOP_PAD_BYTES = 2**28  # by which the heap grows at a time, see ``tune_malloc``
-CGROUP_MEMORY_FILES = (  # limit and use in a container, by version 2 and 1 of cgroups
-    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-    (
-        "sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 MAX_CPU_GENERATOR_BATCH = 8  # larger ones are hardly faster, and each frame takes 10 MB or more
 
 
@@ -187,6 +181,37 @@ class Device:
         if next_batch is not None:
             yield next_batch
 
+    def require_compiler(self) -> None:
+        """Raise a UserError if ``torch.compile`` cannot work here."""
+        if self.torch_device.type == NPU and importlib.util.find_spec("triton") is None:
+            raise UserError(
+                "--compile: on an NPU it needs triton-ascend (pip install triton-ascend, for CANN "
+                "8.3 or newer); leave it out"
+            )
+
+    def profiler(self, folder: Path, *, skip: int, steps: int) -> Any:
+        """Torch's profiler, or torch_npu's: a context manager, to be told of each step's end.
+
+        Args:
+            folder: where the trace is written, one file or folder for each process.
+            skip: steps before those that are recorded.
+            steps: how many are recorded.
+        """
+        import torch
+
+        module: Any = torch.profiler
+        kind = self.torch_device.type
+        if kind == NPU:
+            import torch_npu
+
+            module = torch_npu.profiler
+        kinds = ["CPU"] if kind == CPU else ["CPU", kind.upper()]
+        return module.profile(
+            activities=[getattr(module.ProfilerActivity, name) for name in kinds],
+            schedule=module.schedule(wait=skip - 1, warmup=1, active=steps, repeat=1),
+            on_trace_ready=module.tensorboard_trace_handler(str(folder)),
+        )
+
     def tune_malloc(self) -> None:
         """Let this process keep the memory of freed CPU tensors for later ones.
 
@@ -277,7 +302,7 @@ class Device:
     def free_memory(self) -> int | None:
         """Free memory of this card, or of this machine or container, in bytes; None: unknown."""
         if not self._module:
-            return _free_machine_memory()
+            return free_machine_memory()
         if hasattr(self._module, "mem_get_info"):  # not in torch_npu 2.1.0's first releases
             return self._module.mem_get_info(self.torch_device)[0]
         return None
@@ -318,24 +343,6 @@ class Device:
         if tuple(map(int, torch.__version__.split(".")[:2])) < FIRST_TORCH_THAT_FINDS_CARDS:
             options["pin_memory_device"] = self.torch_device.type
         return options
-
-
-def _free_machine_memory(root: Path = Path("/")) -> int | None:
-    """Memory that this process may still take: of the machine, or less in a container.
-
-    Args:
-        root: of the file system with the kernel's tables.
-    """
-    free = []
-    table = root / "proc/meminfo"
-    found = re.search(r"MemAvailable: *(\d+) kB", table.read_text()) if table.exists() else None
-    if found:
-        free.append(int(found[1]) * 1024)
-    for limit, used in CGROUP_MEMORY_FILES:  # a limit is "max" where there is none
-        texts = [path.read_text().strip() for path in (root / limit, root / used) if path.exists()]
-        if len(texts) == 2 and all(text.isdecimal() for text in texts):
-            free.append(max(0, int(texts[0]) - int(texts[1])))
-    return min(free, default=None)
 
 
 def seed(value: int) -> None:

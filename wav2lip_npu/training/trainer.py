@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 
 from tqdm import tqdm
@@ -38,6 +38,7 @@ from wav2lip_npu.training.metrics import (
     silent_tensorboard,
 )
 from wav2lip_npu.training.optimization import MAX_SKIPPED_STEPS, learning_rate
+from wav2lip_npu.training.profiling import profiled
 from wav2lip_npu.training.saving import CheckpointFiles, remove_partial
 from wav2lip_npu.training.tasks import AdversarialTask, GeneratorTask, SyncNetTask, Task
 from wav2lip_npu.training.validation import SHEET_TITLES, validate
@@ -64,6 +65,8 @@ def train_generator(config: GeneratorConfig) -> None:
 def _train(config: TrainConfig, task_class: type[Task]) -> None:
     resume.check_names(config)
     device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
+    if config.compile:
+        device.require_compiler()
     with distributed.join(device) as world, ExitStack() as stack:
         if world.is_main:
             stack.enter_context(folder_lock(config.checkpoint_dir, "a training"))
@@ -202,6 +205,16 @@ class Trainer:
         self.throughput.reset(self.step)
         self.task.set_training(True)
         batches = self.device.prefetch(self._train_batches(stop))
+        with closing(profiled(batches, config, self.device)) as batches:
+            self._train_on(batches, bar)
+        if self.step != self.throughput.step:
+            self._log_progress()
+        if self.step != self.saved_step:
+            self.save()
+
+    def _train_on(self, batches: Iterator[Batch], bar: tqdm) -> None:
+        """Take steps until the batches end or the options say to stop."""
+        config = self.config
         while len(accumulated := [*islice(batches, config.accumulate)]) == config.accumulate:
             self.means.add(self.task.step(*accumulated, number=self.step))
             self.step += 1
@@ -218,10 +231,6 @@ class Trainer:
                 return
             if self.step == 1 or self.step % config.checkpoint_interval == 0:
                 self._try_to_save()
-        if self.step != self.throughput.step:
-            self._log_progress()
-        if self.step != self.saved_step:
-            self.save()
 
     def _train_batches(self, stop: threading.Event) -> Iterator[Batch]:
         """Batches from where the run stands, until a process is told to stop, or the time is up.

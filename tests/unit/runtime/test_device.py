@@ -10,7 +10,8 @@ import torch
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device_choice, threads
-from wav2lip_npu.runtime.device import Device, _free_machine_memory
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.machine_memory import free_machine_memory
 
 ROOT = Path(__file__).parents[3]
 # runtime/device.py runs code for a kind of device, runtime/device_choice.py chooses it, and
@@ -114,18 +115,18 @@ def test_free_memory_is_the_containers(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    assert _free_machine_memory(tmp_path) is None
+    assert free_machine_memory(tmp_path) is None
     write("proc/meminfo", "MemTotal: 90000 kB\nMemAvailable:   8000 kB\n")
-    assert _free_machine_memory(tmp_path) == 8000 * 1024
+    assert free_machine_memory(tmp_path) == 8000 * 1024
     write("sys/fs/cgroup/memory.current", "1000000\n")
     write("sys/fs/cgroup/memory.max", "max\n")
-    assert _free_machine_memory(tmp_path) == 8000 * 1024
+    assert free_machine_memory(tmp_path) == 8000 * 1024
     write("sys/fs/cgroup/memory.max", "3000000\n")
-    assert _free_machine_memory(tmp_path) == 2_000_000
+    assert free_machine_memory(tmp_path) == 2_000_000
     write("sys/fs/cgroup/memory/memory.limit_in_bytes", "500000")
     write("sys/fs/cgroup/memory/memory.usage_in_bytes", "600000")
-    assert _free_machine_memory(tmp_path) == 0
-    here = _free_machine_memory()
+    assert free_machine_memory(tmp_path) == 0
+    here = free_machine_memory()
     assert here is not None
     assert 0 < here < 2**45
 

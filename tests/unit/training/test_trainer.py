@@ -215,3 +215,14 @@ def test_compiled_training_makes_the_same_steps(
     assert compiled == ["Generator", "VisualQualityDiscriminator"]
     assert states[0].keys() == states[1].keys()
     torch.testing.assert_close(*states, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_profile_has_the_steps_asked_for(clips: Path, tmp_path: Path) -> None:
+    """Each forward pass of the expert has 31 convolutions."""
+    out = tmp_path / "out"
+    trainer(syncnet_config(clips, out, max_steps=14, profile=2, eval_interval=100)).run()
+    (trace,) = (out / "profile").iterdir()
+    events = json.loads(trace.read_text())["traceEvents"]
+    convolutions = sum(event.get("name") == "aten::conv2d" for event in events)
+    assert convolutions == 2 * 31
