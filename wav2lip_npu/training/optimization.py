@@ -1,7 +1,8 @@
-"""A network in training: gradients and their filter, the optimizer step, the learning rate."""
+"""A network in training: gradients and their filter, the optimizer step, the weights' average."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.distributed import World
-from wav2lip_npu.training.ema import EMA
 from wav2lip_npu.training.loss_scaler import LossScaler
 
 # A gradient's norm may be so many times the highest that is remembered; more is a fault of the data
@@ -25,6 +25,7 @@ MAX_NORM_RATIO = 30.0
 MIN_NORM_HISTORY = 100  # norms before any is compared
 NORM_DECAY = 0.01  # share of the highest norm that each step forgets
 NORM_GROWTH_PER_SKIP = 1.1  # factor by which a skipped step raises it: a lasting change passes
+EARLY_STEPS = 10  # of an average, while its decay rises: the first weights are forgotten sooner
 MAX_SKIPPED_STEPS = 50  # in a row, after which a run ends
 
 
@@ -84,6 +85,31 @@ class GradientSpikeFilter:
         self._known = state["known"].to(device)
         self._skipped = state["skipped"].to(device)
         self._in_a_row = state["in_a_row"].to(device)
+
+
+class EMA:
+    """A moving average of a network's weights and running statistics.
+
+    Torch's ``AveragedModel`` would do, but it reads a counter from the device at each step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.updates = 0
+        self._decay = decay
+
+    def update(self, network: nn.Module) -> None:
+        """Take in the weights after a step."""
+        decay = min(self._decay, self.updates / (EARLY_STEPS + self.updates))
+        averages, values = _floats(self.network), _floats(network)
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, values, 1 - decay)
+        self.updates += 1
+
+
+def _floats(network: nn.Module) -> list[torch.Tensor]:
+    tensors = (*network.parameters(), *network.buffers())
+    return [tensor for tensor in tensors if tensor.is_floating_point()]  # without counters
 
 
 class TrainableNetwork:
