@@ -75,7 +75,7 @@ class FloatSigmoid(nn.Sigmoid):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape and floating type → the same shape, float32."""
-        return super().forward(x.float())
+        return torch.sigmoid(x.float())  # super().forward cannot be scripted
 
 
 def stage(first: nn.Module, channels: int, residuals: int) -> list[nn.Module]:
