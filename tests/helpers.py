@@ -152,6 +152,18 @@ def one_step(config: GeneratorConfig, out: Path) -> None:
         torch.save(record, out / f"{world.rank}_of_{world.size}.pt")
 
 
+def assert_joined(first: dict, second: dict, joined: dict) -> None:
+    """Records of ``one_step`` by two processes are equal, and have one process's gradients."""
+    for prefix in ("", "disc_"):
+        for key in ("gradients", "parameters"):
+            for one, other in zip(first[key][prefix], second[key][prefix], strict=True):
+                assert torch.equal(one, other)
+        for ours, whole in zip(
+            first["gradients"][prefix], joined["gradients"][prefix], strict=True
+        ):
+            torch.testing.assert_close(ours, whole, rtol=1e-3, atol=2e-6)
+
+
 class Bomb:
     """Runs something when it is unpickled."""
 

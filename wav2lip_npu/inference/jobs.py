@@ -101,8 +101,8 @@ class JobWorker:
 def infer_jobs(config: InferConfig) -> None:
     """Do all jobs of the list, whatever becomes of the others.
 
-    They are shared by the cards of ``--devices``; and by the processes of torchrun, if it started
-    this one, each of which does every so manieth line.
+    They are shared by the cards of ``--devices``; and, if torchrun started this process, by all of
+    its processes: of N each takes every N-th line.
 
     Raises:
         UserError: the list or the networks cannot be read; or, when the others are done, of those
