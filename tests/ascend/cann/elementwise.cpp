@@ -100,6 +100,7 @@ KERNEL(aclnnInplaceCopy, (Tensor * self, Tensor* from), {
   self->copy_(*from);
   if (self->scalar_type() != from->scalar_type()) written(*self);
 })
+KERNEL(aclnnCast, (Tensor * self, int, Tensor* out), write(out, self->to(out->scalar_type())))
 KERNEL(aclnnInplaceFillScalar, (Tensor * self, Scalar* value), self->fill_(*value))
 KERNEL(aclnnInplaceFillTensor, (Tensor * self, Tensor* value), self->fill_(*value))
 KERNEL(aclnnInplaceOne, (Tensor * self), self->fill_(1))

@@ -63,7 +63,7 @@ void check(const char* name, const at::Tensor& tensor) {
   const std::string kernel = name;
   if (tensor.scalar_type() == at::kBFloat16 && !soc().has_bf16)
     throw Error(KERNEL_REFUSED, "EZ1001: " + kernel + ": " + soc().name + " has no DT_BFLOAT16");
-  const bool is_cast = kernel == "aclnnInplaceCopy";
+  const bool is_cast = kernel == "aclnnInplaceCopy" || kernel == "aclnnCast";
   if (tensor.scalar_type() == at::kDouble && !is_cast)
     throw Error(KERNEL_REFUSED, "EZ1001: " + kernel + ": DT_DOUBLE is not computed by this card");
   if (tensor.numel() == 0) return;

@@ -45,12 +45,19 @@ KERNEL(aclnnAddmm,
 
 // --------------------------------------------------------------------------------------- layers
 
+namespace {
+// Statistics are added up in fp32; torch's CPU has no fp16 for them before 2.3.
+at::Tensor in_fp32(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kHalf ? tensor.to(at::kFloat) : tensor;
+}
+}  // namespace
+
 KERNEL(aclnnBatchNorm,
        (Tensor * input, Tensor* weight, Tensor* bias, Tensor* mean, Tensor* variance, bool training,
         double momentum, double epsilon, Tensor* out, Tensor* saved_mean, Tensor* saved_invstd),
        {
          auto [result, batch_mean, batch_invstd] =
-             at::native_batch_norm(*input, optional(weight), optional(bias), optional(mean),
+             at::native_batch_norm(in_fp32(*input), optional(weight), optional(bias), optional(mean),
                                    optional(variance), training, momentum, epsilon);
          write(out, result);
          if (mean) written(*mean);
@@ -66,7 +73,7 @@ KERNEL(aclnnBatchNormBackward,
         Tensor* grad_input, Tensor* grad_weight, Tensor* grad_bias),
        {
          auto gradients = at::native_batch_norm_backward(
-             *grad, *input, optional(weight), optional(mean), optional(variance),
+             in_fp32(*grad), in_fp32(*input), optional(weight), optional(mean), optional(variance),
              optional(saved_mean), optional(saved_invstd), training, epsilon,
              {(*mask)[0], (*mask)[1], (*mask)[2]});
          if ((*mask)[0]) write(grad_input, std::get<0>(gradients));

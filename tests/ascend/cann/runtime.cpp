@@ -20,6 +20,8 @@ namespace {
 
 constexpr int MAX_CARDS = 64;
 constexpr size_t ALIGNMENT = 512;
+// torch_npu takes other paths by these: the newest versions in its table of releases.
+constexpr char CANN_VERSION[] = "9.1.0", DRIVER_VERSION[] = "26.0.0";
 constexpr int UNINITIALIZED_BYTE = 0xff;  // NaN as a float: memory that is read before it is written
 
 thread_local int this_card = -1;
@@ -337,6 +339,15 @@ int aclInit(const char*) { return OK; }
 int aclFinalize() { return OK; }
 const char* aclGetRecentErrMsg() { return recent_error.c_str(); }
 const char* aclrtGetSocName() { return soc().name.c_str(); }
+
+// The version of CANN or, for the last of its packages, of the driver; the rest of the struct, parts
+// of the version, is not read.
+int aclsysGetCANNVersion(int package, char* version) {
+  constexpr int DRIVER = 7;
+  const char* cann = getenv("EMULATED_CANN_VERSION");
+  strcpy(version, package == DRIVER ? DRIVER_VERSION : cann && *cann ? cann : CANN_VERSION);
+  return OK;
+}
 
 int aclrtGetDeviceCount(uint32_t* count) {
   *count = card_count();
