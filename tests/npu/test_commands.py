@@ -164,6 +164,14 @@ def test_train_syncnet(clips: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("like_a_card", "thin")
+def test_train_syncnet_with_the_contrastive_objective(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "npu"
+    config = SyncNetConfig(**options(clips, objective="contrastive", batch_size=8, max_steps=2))
+    assert cli.main(on_npu(config, out)) == 0
+    assert_cpu_agrees(config, out)
+
+
+@pytest.mark.usefixtures("like_a_card", "thin")
 def test_train_and_train_with_the_discriminator(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,9 +46,9 @@ KERNEL(aclnnAddmm,
 // --------------------------------------------------------------------------------------- layers
 
 namespace {
-// Statistics are added up in fp32; torch's CPU has no fp16 for them before 2.3.
-at::Tensor in_fp32(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kHalf ? tensor.to(at::kFloat) : tensor;
+// Statistics are added up in fp32. Torch's CPU takes fewer mixtures of types than a card.
+at::Tensor in_fp32(const Tensor* tensor) {
+  return tensor ? tensor->to(at::kFloat) : at::Tensor();
 }
 }  // namespace
 
@@ -57,7 +57,7 @@ KERNEL(aclnnBatchNorm,
         double momentum, double epsilon, Tensor* out, Tensor* saved_mean, Tensor* saved_invstd),
        {
          auto [result, batch_mean, batch_invstd] =
-             at::native_batch_norm(in_fp32(*input), optional(weight), optional(bias), optional(mean),
+             at::native_batch_norm(in_fp32(input), optional(weight), optional(bias), optional(mean),
                                    optional(variance), training, momentum, epsilon);
          write(out, result);
          if (mean) written(*mean);
@@ -73,8 +73,8 @@ KERNEL(aclnnBatchNormBackward,
         Tensor* grad_input, Tensor* grad_weight, Tensor* grad_bias),
        {
          auto gradients = at::native_batch_norm_backward(
-             in_fp32(*grad), in_fp32(*input), optional(weight), optional(mean), optional(variance),
-             optional(saved_mean), optional(saved_invstd), training, epsilon,
+             in_fp32(grad), in_fp32(input), in_fp32(weight), in_fp32(mean), in_fp32(variance),
+             in_fp32(saved_mean), in_fp32(saved_invstd), training, epsilon,
              {(*mask)[0], (*mask)[1], (*mask)[2]});
          if ((*mask)[0]) write(grad_input, std::get<0>(gradients));
          if ((*mask)[1]) write(grad_weight, std::get<1>(gradients));
