@@ -34,6 +34,7 @@ arch=aarch64
 os=linux
 path=/usr/local/Ascend/ascend-toolkit/7.0.1/aarch64-linux
 """
+KERNELS_OF_CHIPS = "opp/built-in/op_impl/ai_core/tbe/kernel/config"
 NO_CANN = (
     "no NPU (CANN is missing or its environment is not set: libhccl.so: cannot open shared object "
     f"file: No such file or directory; source {TOOLKIT}/set_env.sh)"
@@ -44,7 +45,14 @@ def recorded(name: str) -> Output:
     return Output(0, (RECORDED / f"{name}.txt").read_text())
 
 
-def probed(code: int = 0, stderr: str = "", **results: tuple[bool, str]) -> Output:
+def library(names: Sequence[str]) -> str:
+    """The part of a library that has the names of its functions."""
+    return "\0".join(["ELF", *(f"{name}\0{name}GetWorkspaceSize" for name in names), ""])
+
+
+def probed(
+    code: int = 0, stderr: str = "", **results: tuple[bool, str] | tuple[bool, str, int]
+) -> Output:
     """The output of the process that tries torch; libraries print there too."""
     lines = ["Warning: a library has something to say."]
     lines += [
@@ -82,7 +90,9 @@ class Simulated:
         shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     def run(self, words: Sequence[str]) -> Output | None:
-        return self.outputs.get("torch" if words[0] == sys.executable else words[0])
+        if words[0] != sys.executable:
+            return self.outputs.get(words[0])
+        return self.outputs.get("links" if "torch.distributed.run" in words else "torch")
 
     def disk_usage(self, path: Path) -> Any:
         size = self.shared_memory if path.name == "shm" else 500 * GIB

@@ -171,6 +171,9 @@ def _explain(error: Exception, config: type) -> tuple[int, str]:
         return USER_ERROR_CODE, failures.reason(error) + (advice if batches else "")
     if isinstance(error, OSError):
         return USER_ERROR_CODE, failures.reason(error)
+    remedy = failures.remedy(error)
+    if remedy is not None:
+        return USER_ERROR_CODE, f"{failures.reason(error)}; {remedy}"
     return FAULT_CODE, (
         f"unexpected error ({failures.reason(error)}); this is a fault of wav2lip-npu; "
         "--debug shows the traceback"

@@ -157,6 +157,8 @@ def _compile(package: Path, folder: Path) -> None:
         _link(folder, name, f"-L{folder}", "-Wl,--no-as-needed", f"-l{MAIN_LIBRARY}")
     for path in (*objects, rest):
         path.unlink()
+    (folder / "home" / "lib64").mkdir()  # where CANN has them
+    (folder / "home" / "lib64" / "libopapi.so").symlink_to(f"../../lib{MAIN_LIBRARY}.so")
 
 
 def _link(folder: Path, name: str, *words: str) -> None:

@@ -14,6 +14,7 @@ from ascend import recorded
 from helpers import first_batch, generator_config, syncnet_config, trainer
 
 from wav2lip_npu.config import TrainConfig
+from wav2lip_npu.doctor.kernel_names import KERNEL_NAMES
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -57,6 +58,8 @@ def test_a_step_keeps_its_budget(
     kernels = sum(n for name, n in counts.items() if name.startswith(("kernel ", "operator ")))
     assert kernels <= launches
     assert kernels > 0.9 * launches, "the budget can be lowered"
+    named = {name.removeprefix("kernel ") for name in counts if name.startswith("kernel ")}
+    assert named <= set(KERNEL_NAMES)  # which the doctor looks for
     learners = 2 if kind == "discriminator" else 1
     # Each learner reads once whether to skip the step; nothing else waits for the card.
     assert counts["copy device-to-host blocking"] == learners

@@ -90,6 +90,7 @@ def test_a_step_that_overflows_is_skipped_and_the_scale_falls() -> None:
     assert float(moment.max()) < 1  # with scaled gradients it would be above 1e5
 
 
+@pytest.mark.usefixtures("thin")
 def test_training_goes_on_after_an_overflow(clips: Path, tmp_path: Path) -> None:
     """The expert, for whose first steps the scale is too high."""
     run = trainer(syncnet_config(clips, tmp_path / "out", device="npu", precision="fp16"))

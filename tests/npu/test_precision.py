@@ -17,6 +17,8 @@ from wav2lip_npu.config import TrainConfig
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.training.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("thin")
+
 FARTHER = 1.5  # times the error of the CPU's autocast, for another order of rounding
 
 

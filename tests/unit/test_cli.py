@@ -237,6 +237,12 @@ def test_an_empty_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (UserError("a\nb\udcff: bad"), 2, r"error: a\nb\udcff: bad"),
         (
+            RuntimeError("EI0004: The ranktable is invalid"),
+            2,
+            "error: RuntimeError: EI0004: The ranktable is invalid; HCCL's rank table is wrong; "
+            "torchrun needs none: unset RANK_TABLE_FILE",
+        ),
+        (
             TypeError("no\nsense"),
             1,
             "error: unexpected error (TypeError: no sense); this is a fault of wav2lip-npu; "

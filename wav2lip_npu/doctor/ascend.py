@@ -1,4 +1,4 @@
-"""Ascend NPUs: torch_npu, CANN, the driver and its cards, the container or host.
+"""Ascend NPUs: torch_npu, the driver and its cards, the container or host; CANN is in ``cann``.
 
 What Ascend's programs print and where they put their files follows their public documentation.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from wav2lip_npu.config_base import NPU
+from wav2lip_npu.doctor.cann import GUIDE, cann_home, check_cann, check_kernels
 from wav2lip_npu.doctor.machine import (
     Finding,
     Machine,
@@ -18,21 +18,14 @@ from wav2lip_npu.doctor.machine import (
     one_line,
     remedy_for,
 )
-from wav2lip_npu.runtime.device_choice import SET_ENV
+from wav2lip_npu.runtime import failures
+from wav2lip_npu.runtime.device_choice import DRIVER, SET_ENV, driver_version
 
-GUIDE = "docs/ascend.md"
 RUN_CONTAINER = "scripts/run_ascend_container.sh"
 
 _MAX_FREE_CARD_USE = 0.5  # fraction of a card's memory; more means that another process has it
 
-# CANN's folders over the years; its set_env.sh puts the folder into one of these variables.
-_CANN_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
-_CANN_FOLDERS = (
-    "/usr/local/Ascend/ascend-toolkit/latest",
-    "/usr/local/Ascend/cann",
-    "/usr/local/Ascend/latest",
-)
-_DRIVER = "/usr/local/Ascend/driver"
+_DRIVER = str(DRIVER)
 _MANAGER_FILES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 _MOUNTED_PATHS = (_DRIVER, "/usr/local/dcmi", "/etc/ascend_install.info")
 
@@ -70,10 +63,14 @@ def check_ascend(machine: Machine, works: bool, detail: str, *, asked: bool) -> 
     extension = machine.version("torch_npu")
     if not (asked or works or cards or home or extension):
         return [Finding.ok("NPU", "not used: no torch_npu, no CANN, no /dev/davinci*")]
+    driver, found = check_driver(machine)
+    models = sorted({card.name for card in found})
     findings = [
         check_torch_npu(extension, machine.version("torch")),
         check_cann(machine, home),
-        *check_cards(machine),
+        *(check_kernels(machine, home, models) if home else []),
+        driver,
+        *([check_card_health(found)] if driver.status is Status.OK else []),
         check_card_files(machine, cards),
         *(check_mounts(machine) if machine.is_container else check_host(machine)),
     ]
@@ -90,7 +87,7 @@ def _npu_remedy(problem: str, default: str) -> str:
     for pattern, remedy in _NPU_REMEDIES:
         if re.search(pattern, problem):
             return remedy
-    return remedy_for(problem, default)
+    return failures.remedy(problem) or remedy_for(problem, default)
 
 
 def check_torch_npu(extension: str | None, torch: str | None) -> Finding:
@@ -113,52 +110,6 @@ def check_torch_npu(extension: str | None, torch: str | None) -> Finding:
 def _number(version: str | None) -> str | None:
     found = re.match(r"\d+\.\d+\.\d+", version or "")
     return found[0] if found else None
-
-
-def cann_home(machine: Machine) -> str | None:
-    """The folder of CANN, or None; the environment's variables are tried first."""
-    named = [machine.environment[name] for name in _CANN_VARIABLES if name in machine.environment]
-    for folder in (*named, *_CANN_FOLDERS):
-        if machine.has(folder):
-            return folder
-    return None
-
-
-def check_cann(machine: Machine, home: str | None) -> Finding:
-    """CANN's version and folder, and whether its environment is set."""
-    named = [(name, machine.environment[name]) for name in _CANN_VARIABLES
-             if name in machine.environment]  # fmt: skip
-    stale = "".join(f"{name}={value} is no folder" for name, value in named[:1] if value != home)
-    if home is None:
-        remedy = f"install it, or use an image that has it ({GUIDE})"
-        return Finding.failed("CANN", stale or "not found", remedy)
-    detail = f"{cann_version(machine, home) or 'of unknown version'}, {home}"
-    if named and not stale:
-        return Finding.ok("CANN", detail)
-    problem = stale or "its environment is not set"
-    return Finding.failed("CANN", f"{detail}; {problem}", f"source {_set_env(machine, home)}")
-
-
-def cann_version(machine: Machine, home: str) -> str | None:
-    """CANN's version; the file that has it changed over the years."""
-    for pattern, line in (
-        ("*-linux/ascend_toolkit_install.info", r"^version=(.+)$"),
-        ("version.cfg", r"^(?:toolkit|runtime)_running_version=\[[^:\]]*:([^\]]+)\]"),
-        ("version.info", r"^(?:version_dir|[Vv]ersion)=(.+)$"),
-        ("*/version.info", r"^(?:version_dir|[Vv]ersion)=(.+)$"),
-    ):
-        for file in sorted(machine.path(home).glob(pattern)):
-            text = machine.read(str(file.relative_to(machine.root)))
-            found = re.search(line, text, re.MULTILINE)
-            if found:
-                return found[1].strip()
-    return None
-
-
-def _set_env(machine: Machine, home: str) -> str:
-    """The script that sets CANN's environment, in its folder or beside it."""
-    places = (f"{home}/set_env.sh", f"{Path(home).parent}/set_env.sh")
-    return next((place for place in places if machine.has(place)), SET_ENV)
 
 
 @dataclass(frozen=True)
@@ -191,27 +142,24 @@ def read_cards(table: str) -> list[Card]:
     return cards
 
 
-def check_cards(machine: Machine) -> list[Finding]:
-    """The driver and the cards, as ``npu-smi info`` shows them."""
-    version = re.search(r"^Version=(\S+)", machine.read(f"{_DRIVER}/version.info"), re.MULTILINE)
-    installed = f"driver {version[1]}" if version else "no driver"
+def check_driver(machine: Machine) -> tuple[Finding, list[Card]]:
+    """The driver, and the cards that ``npu-smi info`` shows."""
+    version = driver_version(machine.path(_DRIVER))
+    installed = f"driver {version}" if version else "no driver"
     programs = ("npu-smi", "/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi")
     outputs = (machine.run([program, "info"]) for program in programs)
     output = next((output for output in outputs if output is not None), None)
     if output is None:
         detail = f"no npu-smi; {installed}"
         if machine.is_container:
-            return [Finding.warning("driver", detail, f"start the container by {RUN_CONTAINER}")]
-        return [Finding.failed("driver", detail, f"install driver and firmware ({GUIDE})")]
+            return Finding.warning("driver", detail, f"start the container by {RUN_CONTAINER}"), []
+        return Finding.failed("driver", detail, f"install driver and firmware ({GUIDE})"), []
     header = re.search(r"\bnpu-smi\s+\S+\s+Version:\s*(\S+)", output.stdout)
     if not header:
         problem = one_line(f"{output.stdout} {output.stderr}")[:300] or "npu-smi printed nothing"
         remedy = _npu_remedy(problem, f"install the driver again, and reboot ({GUIDE})")
-        return [Finding.failed("driver", f"npu-smi: {problem}; {installed}", remedy)]
-    return [
-        Finding.ok("driver", f"{header[1]}, by npu-smi"),
-        check_card_health(read_cards(output.stdout)),
-    ]
+        return Finding.failed("driver", f"npu-smi: {problem}; {installed}", remedy), []
+    return Finding.ok("driver", f"{header[1]}, by npu-smi"), read_cards(output.stdout)
 
 
 def check_card_health(cards: list[Card]) -> Finding:

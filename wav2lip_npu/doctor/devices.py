@@ -6,20 +6,26 @@ Everything about Ascend's driver, CANN and containers is in ``ascend``.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from wav2lip_npu.config_base import CPU, CUDA, DEVICE_NAMES, NPU
 from wav2lip_npu.doctor.ascend import check_ascend
 from wav2lip_npu.doctor.machine import Finding, Machine, Output, one_line, remedy_for
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime import failures
 from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload
 from wav2lip_npu.runtime.threads import usable_cores
 
 KINDS = DEVICE_NAMES[1:]  # in the order in which --device auto tries them
 
+COLLECTIVE_CARDS = 2  # of the test of their links
+COLLECTIVE_DONE = "added up"
+
+_ERROR_LINE = re.compile(r"(\[rank\d\]: *)?\w*(Error|Exception): ")  # the end of a traceback
 _LINE_MARK = "wav2lip-npu probe:"  # begins the probe's lines; libraries print to stdout too
 
 
@@ -29,6 +35,7 @@ class ProbeResult:
 
     works: bool
     detail: str
+    cards: int = 0  # how many of them there are
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,14 @@ def examine(machine: Machine, asked: str) -> DeviceReport:
     kind = asked.partition(":")[0]
     used = next((k for k in KINDS if results[k].works), CPU) if kind == "auto" else kind
     by_kind = {
-        NPU: check_ascend(machine, results[NPU].works, results[NPU].detail, asked=kind == NPU),
-        CUDA: check_cuda(machine, results[CUDA], asked=kind == CUDA),
+        NPU: [
+            *check_ascend(machine, results[NPU].works, results[NPU].detail, asked=kind == NPU),
+            *check_collective(machine, NPU, results[NPU]),
+        ],
+        CUDA: [
+            *check_cuda(machine, results[CUDA], asked=kind == CUDA),
+            *check_collective(machine, CUDA, results[CUDA]),
+        ],
         CPU: [check_cpu(results[CPU])],
     }
     findings = [replace(one, device=each) for each, found in by_kind.items() for one in found]
@@ -85,7 +98,12 @@ def probe(asked: str) -> None:
 
 
 def _print_result(name: str, result: ProbeResult) -> None:
-    print(_LINE_MARK, json.dumps([name, result.works, result.detail]), flush=True)
+    print_line(json.dumps([name, *astuple(result)]))
+
+
+def print_line(text: str) -> None:
+    """Tell the doctor's process something, between what libraries print."""
+    print(_LINE_MARK, text, flush=True)
 
 
 def _compute(name: str) -> ProbeResult:
@@ -104,7 +122,10 @@ def _compute(name: str) -> ProbeResult:
         return ProbeResult(False, str(error).removeprefix(f"--device {name}: "))
     except Exception as error:  # drivers and libraries raise any kind
         return ProbeResult(False, one_line(error)[:300])
-    return ProbeResult(True, device.reason)
+    if device.torch_device.type == CPU:
+        return ProbeResult(True, device.reason)
+    in_fp32 = Device.open(name, "fp32").reason.rpartition("; ")[2]
+    return ProbeResult(True, f"{device.reason}; {in_fp32}", device.card_count())
 
 
 def read_results(output: Output | None) -> dict[str, ProbeResult]:
@@ -113,8 +134,8 @@ def read_results(output: Output | None) -> dict[str, ProbeResult]:
     results: dict[str, ProbeResult] = {}
     for line in output.stdout.splitlines():
         if line.startswith(_LINE_MARK):
-            name, works, detail = json.loads(line.removeprefix(_LINE_MARK))
-            results[name] = ProbeResult(works, detail)
+            name, *values = json.loads(line.removeprefix(_LINE_MARK))
+            results[name] = ProbeResult(*values)
     problem = output.last_line
     if output.code < 0:
         problem = f"the process was ended by {signal.Signals(-output.code).name} ({problem})"
@@ -131,6 +152,30 @@ def check_torch(torch: ProbeResult) -> Finding:
     if torch.works:
         return Finding.ok("torch", torch.detail)
     return Finding.failed("torch", torch.detail, remedy_for(torch.detail, "pip install torch"))
+
+
+# --- two cards -----------------------------------------------------------------------------------
+
+
+def check_collective(machine: Machine, kind: str, result: ProbeResult) -> list[Finding]:
+    """Whether two processes, a card each, can add up a tensor; nothing if there is one card."""
+    if not result.works or result.cards < COLLECTIVE_CARDS:
+        return []
+    name = f"{kind.upper()} links"
+    words = ("torch.distributed.run", "--standalone", f"--nproc_per_node={COLLECTIVE_CARDS}", "-m")
+    output = machine.run([sys.executable, "-m", *words, "wav2lip_npu.doctor.collective", kind])
+    output = output or Output(1, stderr="Python cannot be started")
+    if output.code == 0 and f"{_LINE_MARK} {COLLECTIVE_DONE}" in output.stdout:
+        return [Finding.ok(name, f"two of {result.cards} cards add up a tensor")]
+    problem = failed_process(output)
+    remedy = failures.remedy(f"{output.stdout} {output.stderr}") or "train on one card meanwhile"
+    return [Finding.warning(name, problem, remedy)]
+
+
+def failed_process(output: Output) -> str:
+    """What one of torchrun's processes said, whose own report comes last."""
+    lines = [line.strip() for line in output.stderr.splitlines() if _ERROR_LINE.match(line.strip())]
+    return (lines[0] if lines else output.last_line)[:300]
 
 
 # --- CPU and CUDA --------------------------------------------------------------------------------

@@ -17,9 +17,11 @@ from wav2lip_npu.runtime.threads import local_processes
 if TYPE_CHECKING:
     import torch
 
-ASCEND_HOME = "/usr/local/Ascend/ascend-toolkit/latest"  # of CANN's default installation
+# CANN's script sets these variables to its folder, by default this one.
+CANN_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
+ASCEND_HOME = "/usr/local/Ascend/ascend-toolkit/latest"
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"
-DRIVER_VERSION_FILE = Path("/usr/local/Ascend/driver/version.info")
+DRIVER = Path("/usr/local/Ascend/driver")
 CPU_FLAGS_FILE = Path("/proc/cpuinfo")
 
 
@@ -73,18 +75,39 @@ def _with_index(name: str, kind: str, count: int, card_offset: int) -> str:
 
 
 def _ascend_versions() -> str:
-    """Of CANN and the driver, as their own files say, for the log."""
-    home = os.environ.get("ASCEND_HOME_PATH", ASCEND_HOME)
-    files = {
-        "CANN": [*Path(home).glob("*-linux/ascend_toolkit_install.info")],
-        "driver": [DRIVER_VERSION_FILE],
-    }
-    found = {}
-    for what, paths in files.items():
-        texts = [path.read_text(errors="replace") for path in paths if path.is_file()]
-        match = re.search(r"^version=(\S+)", texts[0], re.MULTILINE | re.I) if texts else None
-        found[what] = match[1] if match else "unknown"
-    return ", ".join(f"{what} {version}" for what, version in found.items())
+    """Of CANN and the driver, for the log."""
+    home = next(filter(None, map(os.environ.get, CANN_VARIABLES)), ASCEND_HOME)
+    versions = {"CANN": cann_version(Path(home)), "driver": driver_version(DRIVER)}
+    return ", ".join(f"{what} {version or 'unknown'}" for what, version in versions.items())
+
+
+def cann_version(home: Path) -> str | None:
+    """CANN's version, from the files in its folder; which has it changed over the years."""
+    for pattern, line in (
+        ("*-linux/ascend_toolkit_install.info", r"^version=(.+)$"),
+        ("version.cfg", r"^(?:toolkit|runtime)_running_version=\[[^:\]]*:([^\]]+)\]"),
+        ("version.info", r"^(?:version_dir|[Vv]ersion)=(.+)$"),
+        ("*/version.info", r"^(?:version_dir|[Vv]ersion)=(.+)$"),
+    ):
+        for file in sorted(home.glob(pattern)):
+            found = _search(line, file)
+            if found:
+                return found
+    return None
+
+
+def driver_version(folder: Path) -> str | None:
+    """The version of the driver in ``folder``."""
+    return _search(r"^Version=(\S+)", folder / "version.info")
+
+
+def _search(pattern: str, file: Path) -> str | None:
+    """The first group of ``pattern`` in a text file; None too if that cannot be read."""
+    try:
+        found = re.search(pattern, file.read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1].strip() if found else None
 
 
 def _npu_problem() -> str | None:

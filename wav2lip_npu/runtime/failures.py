@@ -13,8 +13,48 @@ from wav2lip_npu.errors import UserError
 MAX_REASON_CHARACTERS = 300
 # What torch, its backends, OpenCV, FFmpeg and the C library say.
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can.t allocate memory|cannot allocate|insufficient memory|bad_alloc",
+    r"out of memory|can.t allocate memory|cannot allocate|insufficient memory|bad_alloc|"
+    r"error code is 207001",
     re.IGNORECASE,
+)
+# What helps where the message has no advice, by CANN's and HCCL's error codes and texts.
+_REMEDIES = (
+    (
+        r"aclnn\w+ not in ",
+        "CANN is older than this torch_npu wants: install versions of one line of the table in "
+        "docs/ascend.md",
+    ),
+    (
+        r"binary_info_config|opp_kernel|does not has any binary|Parse dynamic kernel config",
+        "CANN has no kernels for this chip: install the package of kernels (ops) of CANN's "
+        "version; wav2lip-npu doctor names it",
+    ),
+    (r"EZ1001", "this chip has no kernel for these types: try --precision fp16, or fp32"),
+    (
+        r"EI0002",
+        "a process of the run did not take part in time: its own message says why; more time: "
+        "export HCCL_EXEC_TIMEOUT=3600",
+    ),
+    (r"EI0004", "HCCL's rank table is wrong; torchrun needs none: unset RANK_TABLE_FILE"),
+    (
+        r"EI0006",
+        "a process of the run did not connect in time: its own message says why; more time: "
+        "export HCCL_CONNECT_TIMEOUT=600; between machines, test the links with hccn_tool",
+    ),
+    (
+        r"EJ0003",
+        "HCCL's address or port is in use or not this machine's: end other runs on these cards, "
+        "check HCCL_IF_IP, or export HCCL_IF_BASE_PORT=61000",
+    ),
+    (
+        r"error code(?: is|:) ?107002",
+        "no card is set in this thread; run it again, and report it with --debug if it stays",
+    ),
+    (
+        r"error code(?: is|:) ?507\d{3}",
+        "the card failed while it computed: see npu-smi info -t health -i N and the newest file in "
+        "~/ascend/log, try another card; ASCEND_LAUNCH_BLOCKING=1 shows the operator",
+    ),
 )
 # The same path gives the same error again.
 _LASTING_ERRORS = (
@@ -49,6 +89,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         or (not isinstance(cause, UserError) and _OUT_OF_MEMORY.search(str(cause)) is not None)
         for cause in _causes(error)
     )
+
+
+def remedy(error: BaseException | str) -> str | None:
+    """What to do about an error of an accelerator's software; None if that is not known."""
+    text = str(error)
+    return next((advice for pattern, advice in _REMEDIES if re.search(pattern, text)), None)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -151,9 +151,9 @@ const Soc& soc() {
   static const Soc known = [] {
     const char* text = getenv("EMULATED_CANN_SOC");
     const std::string name = text && *text ? text : "Ascend910B2";
-    // Atlas A2 and A3 (910B…, 910_93…) have all; the 910A, 910Pro and 310P have none of it.
-    const bool is_new =
-        name.rfind("Ascend910B", 0) == 0 || name.rfind("Ascend910_93", 0) == 0;
+    // Atlas A2 and A3 (910B1…, 910_93…) have all; 910A, 910B, 910Pro and 310P have none of it.
+    const bool is_new = (name.rfind("Ascend910B", 0) == 0 && name.size() > 10) ||
+                        name.rfind("Ascend910_93", 0) == 0;
     return Soc{name, is_new, is_new, is_new};
   }();
   return known;

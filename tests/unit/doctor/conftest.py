@@ -6,15 +6,18 @@ import pytest
 from simulated_machine import (
     CPU_ONLY,
     DRIVER_INFO,
+    KERNELS_OF_CHIPS,
     TOOLKIT,
     TOOLKIT_INFO,
     WITH_NPU,
     Simulated,
+    library,
     probed,
     recorded,
 )
 
 from face_detection import weights
+from wav2lip_npu.doctor.kernel_names import KERNEL_NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -50,4 +53,6 @@ def container(tmp_path: Path) -> Simulated:
     machine.write("/etc/ascend_install.info", "Driver_Install_Path_Param=/usr/local/Ascend\n")
     machine.write(f"{TOOLKIT}/set_env.sh")
     machine.write(f"{TOOLKIT}/latest/aarch64-linux/ascend_toolkit_install.info", TOOLKIT_INFO)
+    machine.write(f"{TOOLKIT}/latest/lib64/libopapi.so", library(KERNEL_NAMES))
+    machine.write(f"{TOOLKIT}/latest/{KERNELS_OF_CHIPS}/ascend910b/add.json")
     return machine

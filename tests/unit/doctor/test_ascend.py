@@ -5,16 +5,21 @@ import os
 import pytest
 from simulated_machine import (
     CPU_ONLY,
+    KERNELS_OF_CHIPS,
     NO_CANN,
     TOOLKIT,
     WITH_NPU,
     Simulated,
+    library,
     probed,
     recorded,
 )
 
-from wav2lip_npu.doctor import ascend
+from wav2lip_npu.doctor import ascend, cann
+from wav2lip_npu.doctor.kernel_names import KERNEL_NAMES
 from wav2lip_npu.doctor.machine import Output
+from wav2lip_npu.runtime import failures
+from wav2lip_npu.runtime.device_choice import cann_version
 
 
 def test_ascend_container(container: Simulated) -> None:
@@ -74,16 +79,16 @@ def test_missing_cann(container: Simulated) -> None:
 def test_cann_that_is_not_sourced(container: Simulated) -> None:
     container.environment.clear()
     container.outputs["torch"] = probed(**{**WITH_NPU, "npu": (False, NO_CANN)})
-    cann = container.examine("npu")["CANN"]
-    assert cann.detail == f"7.0.1, {TOOLKIT}/latest; its environment is not set"
-    assert cann.remedy == f"source {TOOLKIT}/set_env.sh"
+    found = container.examine("npu")["CANN"]
+    assert found.detail == f"7.0.1, {TOOLKIT}/latest; its environment is not set"
+    assert found.remedy == f"source {TOOLKIT}/set_env.sh"
 
 
 def test_cann_that_was_replaced(container: Simulated) -> None:
     container.environment["ASCEND_TOOLKIT_HOME"] = f"{TOOLKIT}/6.3.RC2"
     container.outputs["torch"] = probed(**CPU_ONLY)
-    cann = container.examine("npu")["CANN"]
-    assert cann.detail.endswith(f"latest; ASCEND_TOOLKIT_HOME={TOOLKIT}/6.3.RC2 is no folder")
+    found = container.examine("npu")["CANN"]
+    assert found.detail.endswith(f"latest; ASCEND_TOOLKIT_HOME={TOOLKIT}/6.3.RC2 is no folder")
 
 
 @pytest.mark.parametrize(
@@ -100,8 +105,55 @@ def test_where_cann_keeps_its_version(
 ) -> None:
     plain.write(f"/usr/local/Ascend/cann/{file}", text)
     machine = plain.machine()
-    assert ascend.cann_home(machine) == "/usr/local/Ascend/cann"
-    assert ascend.cann_version(machine, "/usr/local/Ascend/cann") == version
+    assert cann.cann_home(machine) == "/usr/local/Ascend/cann"
+    assert cann_version(machine.path("/usr/local/Ascend/cann")) == version
+
+
+def test_kernels_of_another_chip(container: Simulated) -> None:
+    folder = f"{TOOLKIT}/latest/{KERNELS_OF_CHIPS}"
+    container.remove(f"{folder}/ascend910b")
+    container.write(f"{folder}/ascend910/add.json")
+    container.outputs["torch"] = probed(**{**WITH_NPU, "npu": (False, "no")})
+    kernels = container.examine("npu")["kernels"]
+    assert kernels.status == "failed"
+    assert kernels.detail == f"none for 910B3: no {folder}/ascend910b"
+    assert "Ascend-cann-kernels-910b" in kernels.remedy
+    assert "Ascend-cann-910b-ops" in kernels.remedy
+
+
+@pytest.mark.parametrize(
+    ("recording", "folder"),
+    [("npu_smi_910b_host_busy", "ascend910b"), ("npu_smi_a3_host", "ascend910_93")],
+)
+def test_the_folder_of_a_chips_kernels(container: Simulated, recording: str, folder: str) -> None:
+    models = {card.name for card in ascend.read_cards(recorded(recording).stdout)}
+    home = f"{TOOLKIT}/latest"
+    container.remove(f"{home}/{KERNELS_OF_CHIPS}/ascend910b")
+    machine = container.machine()
+    assert [found.status for found in cann.check_kernels(machine, home, models)] == ["failed"]
+    container.write(f"{home}/{KERNELS_OF_CHIPS}/{folder}/add.json")
+    assert [found.status for found in cann.check_kernels(machine, home, models)] == ["ok"]
+
+
+def test_kernels_that_cann_lacks(container: Simulated) -> None:
+    """In one library or in several; the first version of a kernel will do."""
+    lib64 = f"{TOOLKIT}/latest/lib64"
+    container.remove(f"{lib64}/libopapi.so")
+    assert container.examine("npu")["kernels"].detail == f"no {lib64}/libopapi*.so"
+
+    half = len(KERNEL_NAMES) // 2
+    first = [name.removesuffix("V2") for name in KERNEL_NAMES[:half]]
+    container.write(f"{lib64}/libopapi_math.so", library(first))
+    container.write(f"{lib64}/libopapi_nn.so", library(KERNEL_NAMES[half:]))
+    container.write(f"{lib64}/libopapi_empty.so")
+    assert container.examine("npu")["kernels"].detail.startswith("all 84 that are used")
+
+    rest = [name for name in KERNEL_NAMES[half:] if name != "aclnnMul"]  # aclnnMuls is another
+    container.write(f"{lib64}/libopapi_nn.so", library(rest))
+    kernels = container.examine("npu")["kernels"]
+    assert (kernels.status, kernels.detail) == ("warning", "missing in CANN: aclnnMul")
+    container.write(f"{lib64}/libopapi_nn.so", library(rest[:1]))
+    assert container.examine("npu")["kernels"].detail.endswith(f" and {len(rest) - 5} more")
 
 
 @pytest.mark.parametrize(
@@ -200,3 +252,50 @@ def test_host(container: Simulated) -> None:
     found = container.examine()
     assert (found["docker"].status, found["docker"].detail) == ("warning", refused)
     assert "net.ipv4.ip_forward=1" in found["ip_forward"].remedy
+
+
+def test_links_between_cards(container: Simulated) -> None:
+    """Tried where there are two cards; their failure costs training on several cards alone."""
+    eight = {**WITH_NPU, "npu": (True, "NPU available; bf16", 8)}
+    container.outputs["torch"] = probed(**eight)
+    container.outputs["links"] = Output(0, "wav2lip-npu probe: added up\n")
+    assert container.examine("npu")["NPU links"].detail == "two of 8 cards add up a tensor"
+
+    report = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\n"
+    error = "RuntimeError: HcclAllreduce, error code is 6\n EI0006: Getting socket times out\n"
+    container.outputs["links"] = Output(1, "", f"Traceback\n[rank1]: {error}{report}")
+    links = container.examine("npu")["NPU links"]
+    assert links.status == "warning"
+    assert links.detail == "[rank1]: RuntimeError: HcclAllreduce, error code is 6"
+    assert "HCCL_CONNECT_TIMEOUT" in links.remedy
+    assert container.exit_code("npu") == 0
+
+    container.outputs["links"] = Output(0, "nothing\n")
+    assert container.examine("npu")["NPU links"].status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (
+            "aclnnCat or aclnnCatGetWorkspaceSize not in libopapi.so, or libopapi.so not found.",
+            "install versions of one line of the table",
+        ),
+        (
+            "EZ1001: Get path and read binary_info_config.json failed, please check if the "
+            "opp_kernel package is installed!",
+            "install the package of kernels",
+        ),
+        ("EZ1001: Tensor self not implemented for DT_BFLOAT16", "--precision fp16"),
+        ("NPU function error: AclrtSynchronizeStream, error code is 107002", "no card is set"),
+        ("ACL stream synchronize failed, error code:507015", "npu-smi info -t health"),
+        ("EI0002: The wait execution of the Notify register times out", "HCCL_EXEC_TIMEOUT"),
+        ("EI0004: The ranktable is invalid", "unset RANK_TABLE_FILE"),
+        ("EJ0003: Failed to bind the IP port", "HCCL_IF_BASE_PORT"),
+        ("error code is 1075070", None),
+    ],
+)
+def test_what_to_do_about_error_codes(text: str, advice: str | None) -> None:
+    remedy = failures.remedy(RuntimeError(text))
+    assert (advice is None) == (remedy is None)
+    assert advice is None or advice in remedy
