@@ -16,7 +16,7 @@ from wav2lip_npu.config_base import (
     DeviceOptions,
     NetworkOptions,
     Options,
-    check_cards,
+    card_indices,
     option,
 )
 from wav2lip_npu.errors import UserError
@@ -61,12 +61,12 @@ class PreprocessConfig(DetectorOptions, NetworkOptions):
         super().__post_init__()
         self.require_batch_size("batch_size")
         self.require_at_least(1, "num_workers", "ngpu")
-        check_cards(self.devices)
+        card_indices(self.devices)
 
     @property
     def cards(self) -> list[int]:
         """The indices of the cards to use."""
-        return [int(n) for n in self.devices.split(",")] if self.devices else [*range(self.ngpu)]
+        return card_indices(self.devices) or [*range(self.ngpu)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,18 @@ class ExportConfig(Options):
         "auto",
         choices=EXPORTED_WEIGHTS,
     )
-    onnx: bool = option("also write .onnx, for any batch size, and compare it with torch", False)
+    onnx: bool = option("also write .onnx, and compare it with torch", False)
+    onnx_batch: int | None = option(
+        "with --onnx: the one number of faces in a batch, as Ascend's atc wants it (default: any)",
+        None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.onnx_batch is not None:
+            self.require_batch_size("onnx_batch")
+            if not self.onnx:
+                raise UserError(f"--onnx_batch {self.onnx_batch}: has no effect without --onnx")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,14 +36,17 @@ def check_device_name(name: str) -> None:
         raise UserError(f"--device {name}: choose from {choices}, or one card as in npu:1")
 
 
-def check_cards(devices: str | None) -> None:
-    """Accept indices of cards, as in 0,2,3, or None.
+def card_indices(devices: str | None) -> list[int]:
+    """The indices of cards that ``--devices`` names, as in 0,2,3; none for None.
 
     Raises:
-        UserError: anything else.
+        UserError: it is anything else.
     """
-    if devices is not None and not re.fullmatch(r"\d+(,\d+)*", devices):
+    if devices is None:
+        return []
+    if not re.fullmatch(r"\d+(,\d+)*", devices):
         raise UserError(f"--devices {devices}: must be indices of cards, as in 0,2,3")
+    return [int(index) for index in devices.split(",")]
 
 
 def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:

@@ -10,7 +10,7 @@ from wav2lip_npu.config_base import (
     PRECISIONS,
     DetectorOptions,
     NetworkOptions,
-    check_cards,
+    card_indices,
     option,
     spelled,
 )
@@ -151,8 +151,9 @@ class InferConfig(LipSyncConfig):
             raise UserError("--resume: has no effect without --jobs")
         if self.devices is not None and self.jobs is None:
             raise UserError("--devices: has no effect without --jobs; --device chooses one card")
-        check_cards(self.devices)
+        card_indices(self.devices)
 
+    @property
     def cards(self) -> list[int]:
         """How far each card to use is from the one of ``--device``."""
-        return [0] if self.devices is None else [int(n) for n in self.devices.split(",")]
+        return card_indices(self.devices) or [0]

@@ -135,9 +135,20 @@ class OnnxBackend:
         except Exception as error:  # it raises a dozen kinds of its own
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: ONNX Runtime cannot open it ({reason})") from error
+        size = self._session.get_inputs()[0].shape[0]
+        self._fixed_size = size if isinstance(size, int) else None  # of export --onnx_batch
         self._place = device.torch_device
 
     def __call__(self, mel: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         """See ``Backend``."""
-        given = {"mel": mel.cpu().numpy(), "faces": faces.cpu().numpy()}
-        return torch.from_numpy(self._session.run(None, given)[0]).to(self._place)
+        size = self._fixed_size or len(mel)
+        parts = zip(mel.cpu().split(size), faces.cpu().split(size), strict=True)
+        generated = [self._run(mel.numpy(), faces.numpy(), size) for mel, faces in parts]
+        return torch.from_numpy(np.concatenate(generated)).to(self._place)
+
+    def _run(self, mel: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
+        """A batch of ``size``, filled up with copies of its last face if there are fewer."""
+        fill = [(0, size - len(mel)), (0, 0), (0, 0), (0, 0)]
+        given = {"mel": np.pad(mel, fill, "edge"), "faces": np.pad(faces, fill, "edge")}
+        generated: np.ndarray = self._session.run(None, given)[0]
+        return generated[: len(mel)]

@@ -27,6 +27,7 @@ from wav2lip_npu.runtime.files import atomic_write
 from wav2lip_npu.weight_files import check_is_file, write_pth, write_safetensors
 
 SUFFIXES = (".pth", checkpoint.SAFETENSORS)
+INPUT_NAMES, OUTPUT_NAME = ("mel", "faces"), "generated"  # in the ONNX file
 OPSET = 17  # of ONNX: the oldest that all exporters of torch 2 write
 COMPARED_BATCHES = (1, 3)  # sizes with which ONNX Runtime is compared with torch
 MAX_PIXEL_DIFFERENCE = 1e-4  # between the two, of pixels in [0, 1]
@@ -59,9 +60,10 @@ def export(config: ExportConfig) -> None:
     log.info("%s weights of step %d: %s and %s", kind, found.global_step, pth, tensors)
     if config.onnx:
         with atomic_write(onnx) as partial:
-            _write_onnx(generator, partial)
+            _write_onnx(generator, partial, config.onnx_batch)
             difference = _compare(generator, partial, onnx)
-        log.info("%s: within %.1e of torch, for batches of any size", onnx, difference)
+        size = "any size" if config.onnx_batch is None else f"{config.onnx_batch} faces"
+        log.info("%s: within %.1e of torch, for batches of %s", onnx, difference, size)
 
 
 def _targets(config: ExportConfig) -> tuple[Path, Path, Path]:
@@ -101,23 +103,30 @@ def _targets(config: ExportConfig) -> tuple[Path, Path, Path]:
     return pth, tensors, onnx
 
 
-def _write_onnx(generator: Generator, path: Path) -> None:
-    """The generator with its batch norms folded in: ``mel``, ``faces`` → ``drawn``."""
+def _write_onnx(generator: Generator, path: Path, batch: int | None) -> None:
+    """The generator with its batch norms folded in: ``mel``, ``faces`` → ``generated``.
+
+    Args:
+        generator: its weights.
+        path: the file to write.
+        batch: the one size of its batches; None: any.
+    """
     network = fold(copy.deepcopy(generator).eval().requires_grad_(False))
     # The exporter by tracing, which every torch 2 has; the newer one needs onnxscript.
     known = inspect.signature(torch.onnx.export).parameters
-    tracing: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}
+    options: dict[str, Any] = {"dynamo": False} if "dynamo" in known else {}
+    if batch is None:
+        options["dynamic_axes"] = {name: {0: "batch"} for name in (*INPUT_NAMES, OUTPUT_NAME)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is deprecated
         torch.onnx.export(
             network,
-            _inputs(2),
+            _inputs(batch or 2),
             str(path),
-            input_names=["mel", "faces"],
-            output_names=["drawn"],
-            dynamic_axes={name: {0: "batch"} for name in ("mel", "faces", "drawn")},
+            input_names=[*INPUT_NAMES],
+            output_names=[OUTPUT_NAME],
             opset_version=OPSET,
-            **tracing,
+            **options,
         )
 
 

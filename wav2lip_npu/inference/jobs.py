@@ -118,7 +118,7 @@ def infer_jobs(config: InferConfig) -> None:
     for name, fault in failed.items():
         log.error("%s: %s", name, fault)
     waiting = {job.line: job for job in jobs}  # in the order in which they are begun
-    cards = config.cards()
+    cards = config.cards
     pool: WorkerPool[Job] = WorkerPool(JobWorker, [(config, len(cards), card) for card in cards])
     for job in jobs:
         pool.submit(job)

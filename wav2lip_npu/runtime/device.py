@@ -91,6 +91,12 @@ class Device:
         if self._module:
             self._module.set_device(self.torch_device)
 
+    def expect_fixed_shapes(self) -> None:
+        """For training: cuDNN times its convolutions once for each shape, and takes the fastest."""
+        import torch
+
+        torch.backends.cudnn.benchmark = self.torch_device.type == CUDA
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for forward passes of networks; compute losses outside of it."""
         import torch

@@ -22,7 +22,7 @@ from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import distributed
 from wav2lip_npu.runtime.device import Device, seed
-from wav2lip_npu.runtime.failures import is_out_of_memory, reason
+from wav2lip_npu.runtime.failures import is_out_of_memory, reason, remedy
 from wav2lip_npu.runtime.files import WriteError
 from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
@@ -65,6 +65,7 @@ def train_generator(config: GeneratorConfig) -> None:
 def _train(config: TrainConfig, task_class: type[Task]) -> None:
     resume.check_names(config)
     device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
+    device.expect_fixed_shapes()
     if config.compile:
         device.require_compiler()
     with distributed.join(device) as world, ExitStack() as stack:
@@ -183,9 +184,9 @@ class Trainer:
         if self.step != self.saved_step and not is_write_error:
             try:
                 self.save()
-            except WriteError as failed:
-                log.warning("%s", failed)
-                is_write_error = True
+            except (WriteError, RuntimeError) as failed:  # RuntimeError: the card does not answer
+                log.warning("the last steps are not saved: %s", reason(failed))
+                is_write_error = isinstance(failed, WriteError)
         follows_signal = is_lost_peer or isinstance(error, UserError)
         if follows_signal and not is_write_error and stop.wait(SIGNAL_DELAY):
             return
@@ -197,6 +198,8 @@ class Trainer:
             ) from error
         if isinstance(error, (WriteError, OSError)):
             raise UserError(f"{reason(error)}; {last}") from error
+        if advice := remedy(error):
+            raise UserError(f"step {self.step}: {reason(error)}; {advice}; {last}") from error
         raise error
 
     def _train(self, stop: threading.Event, bar: tqdm) -> None:

@@ -123,14 +123,22 @@ def test_blocks_stay_plain_where_fused_ones_fail(monkeypatch: pytest.MonkeyPatch
     assert "_FusedBlock" not in repr(fuse(generator))
 
 
-def export(source: Path, target: Path) -> int:
+def export(source: Path, target: Path, *more: str) -> int:
     words = ["--checkpoint_path", str(source), "--outfile", str(target)]
-    return cli.main(["export", *words, "--onnx"])
+    return cli.main(["export", *words, "--onnx", *more])
 
 
-def test_onnx(generator_file: Path, face: np.ndarray, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    assert export(generator_file, tmp_path / "g.pth") == 0
+@pytest.mark.parametrize("batch", [None, 4])
+def test_onnx(batch: int | None, generator_file: Path, face: np.ndarray, tmp_path: Path) -> None:
+    """For batches of any size, and of one: the seven pictures are four and three then."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    more = () if batch is None else ("--onnx_batch", str(batch))
+    assert export(generator_file, tmp_path / "g.pth", *more) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "g.onnx"))
+    size = "batch" if batch is None else batch
+    assert {(one.name, *one.shape) for one in (*session.get_inputs(), *session.get_outputs())} == {
+        *(("mel", size, 1, 80, 16), ("faces", size, 6, 96, 96), ("generated", size, 3, 96, 96)),
+    }
     pictures, spoken = [face] * 7, {}
     for suffix, backend in ((".pth", "torch"), (".safetensors", "torch"), (".onnx", "onnx")):
         lip_sync = LipSync(tmp_path / f"g{suffix}", backend=backend, **PLAIN)

@@ -194,6 +194,25 @@ def test_out_of_memory_is_told_with_what_to_do(
     assert checkpoint.read(checkpoint.newest(tmp_path / "out")).global_step == 2
 
 
+def test_a_card_that_fails_is_told_with_what_to_do(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not give its weights back any more; the checkpoint before stays the last."""
+    run = trainer(syncnet_config(clips, tmp_path / "out"))
+    save, failed = run.save, RuntimeError("ACL stream synchronize failed, error code:507015")
+
+    def save_before_it_fails(**words: bool) -> None:
+        if run.step == 2:
+            raise failed
+        save(**words)
+
+    run.save = save_before_it_fails
+    told = r"^step 2: RuntimeError: ACL .*507015; the card failed .*; the last checkpoint is .*0001"
+    with pytest.raises(UserError, match=told):
+        run_and_fail(run, failed)
+    assert "the last steps are not saved: RuntimeError: ACL" in caplog.text
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("a fault")])
 def test_steps_are_saved_whatever_ends_a_training(
     error: Exception, clips: Path, tmp_path: Path
