@@ -94,7 +94,7 @@ def environment(*, cards: int = 2, soc: str = "Ascend910B2", **others: str) -> d
 
     Args:
         cards: how many there are.
-        soc: name of the chip, which decides what it can: see ``soc`` in cann/runtime.cpp.
+        soc: name of the chip, which decides what it can: see ``soc`` in cann/cards.cpp.
         others: more variables.
 
     Raises:

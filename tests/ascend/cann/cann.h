@@ -50,8 +50,10 @@ struct Soc {
 };
 const Soc& soc();
 
+constexpr int MAX_CARDS = 64;
 int card_count();
-int current_card();  // of this thread; throws NO_CONTEXT
+int current_card();          // of this thread; throws NO_CONTEXT
+void enter_card(int card);   // let this thread work on it
 bool saturates();    // whether overflow gives the largest number and sets the register
 void set_overflow(int card);
 bool has_overflow(int card);
@@ -59,6 +61,8 @@ void clear_overflow(int card);
 
 // The card on which an address lies, or -1 if it is the host's.
 int card_of(const void* address);
+// Whether a card can reach it: memory of a card, or page-locked memory of the host.
+bool is_page_locked(const void* address);
 
 // ------------------------------------------------------------------------------------- a stream
 
