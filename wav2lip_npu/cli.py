@@ -31,6 +31,7 @@ from wav2lip_npu.config import (
     FilelistsConfig,
     GeneratorConfig,
     PreprocessConfig,
+    SyncConfig,
     SyncNetConfig,
     TrainConfig,
 )
@@ -57,6 +58,12 @@ def _filelists(config: FilelistsConfig) -> None:
     from wav2lip_npu.preprocessing.filelists import write_filelists
 
     write_filelists(config)
+
+
+def _sync(config: SyncConfig) -> None:
+    from wav2lip_npu.sync.command import sync
+
+    sync(config)
 
 
 def _train_syncnet(config: SyncNetConfig) -> None:
@@ -118,6 +125,7 @@ class Command:
 COMMANDS = {
     "preprocess": Command(PreprocessConfig, _preprocess),
     "filelists": Command(FilelistsConfig, _filelists),
+    "sync": Command(SyncConfig, _sync),
     "train-syncnet": Command(SyncNetConfig, _train_syncnet),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "export": Command(ExportConfig, _export),

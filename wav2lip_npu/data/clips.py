@@ -36,7 +36,9 @@ from wav2lip_npu.runtime.files import (
 from wav2lip_npu.runtime.threads import usable_cores
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
+ORIGINAL_AUDIO = "audio.original.wav"  # the sound before ``sync --fix`` shifted it
 MEL = "mel.npy"  # its mel spectrogram, computed once
+MOUTH = "mouth.npz"  # the shape of its mouth, computed once, see ``mouths``
 MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -103,7 +105,7 @@ def publish_clip(partial: Path, folder: Path) -> None:
 
 
 def remove_clip(folder: Path) -> None:
-    """Remove a clip: its crops, its sound and its spectrogram, and the folder if it is then empty.
+    """Remove a clip: its crops, its sound, what was computed of them, and the folder if empty.
 
     Raises:
         OSError: the disk does not allow it.
@@ -111,7 +113,8 @@ def remove_clip(folder: Path) -> None:
     if not folder.is_dir():
         return
     (folder / AUDIO).unlink(missing_ok=True)  # first: what is left is no whole clip
-    (folder / MEL).unlink(missing_ok=True)
+    for name in (ORIGINAL_AUDIO, MEL, MOUTH):
+        (folder / name).unlink(missing_ok=True)
     for number in list_crops(folder):
         (folder / f"{number}.jpg").unlink()
     with suppress(OSError):  # it has other files, or clips of its own

@@ -11,10 +11,10 @@ import pytest
 
 from wav2lip_npu import cli
 from wav2lip_npu.config import FilelistsConfig
+from wav2lip_npu.data.clip_tree import find_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.preprocessing.filelists import (
     divide,
-    find_clips,
     official_list,
     speaker_of,
     video_of,

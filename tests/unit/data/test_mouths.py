@@ -1,0 +1,59 @@
+"""The shapes of mouths that are kept beside the crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import make_clip
+
+from face_detection.landmarks import FaceLandmarks, mouth_shape
+from wav2lip_npu.data.clips import MOUTH, remove_clip
+from wav2lip_npu.data.mouths import load_mouth
+from wav2lip_npu.errors import UserError
+
+
+class Counting(FaceLandmarks):
+    """Counts the faces."""
+
+    faces = 0
+
+    def detect(self, image: np.ndarray, box: object = None) -> np.ndarray:
+        self.faces += 1
+        return super().detect(image)
+
+
+def test_each_frame_has_the_shape_of_its_crop(tmp_path: Path) -> None:
+    folder = make_clip(tmp_path / "a", frames=6, missing=(2,))
+    (folder / "4.jpg").write_bytes(b"no image" * 40)
+    network = FaceLandmarks()
+    mouth = load_mouth(folder, network)
+    assert mouth.shape == (6, 3)
+    assert np.isnan(mouth).all(axis=1).tolist() == [False, False, True, False, True, False]
+    crop = cv2.imread(str(folder / "3.jpg"))
+    np.testing.assert_array_equal(mouth[3], mouth_shape(network.detect(crop)))
+
+
+def test_it_is_computed_once_for_each_state_of_the_crops(tmp_path: Path) -> None:
+    folder, network = make_clip(tmp_path / "a", frames=4), Counting()
+    first = load_mouth(folder, network)
+    np.testing.assert_array_equal(load_mouth(folder, network), first)
+    assert network.faces == 4
+    make_clip(tmp_path / "b", frames=4, seed=1)
+    (tmp_path / "b" / "1.jpg").replace(folder / "1.jpg")
+    assert not np.array_equal(load_mouth(folder, network), first)
+    assert network.faces == 8
+    (folder / MOUTH).write_bytes(b"damaged")
+    load_mouth(folder, network)
+    assert network.faces == 12
+    remove_clip(folder)
+    assert not folder.exists()
+
+
+def test_a_folder_without_crops_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path}: no crops"):
+        load_mouth(tmp_path, FaceLandmarks())
+    with pytest.raises(UserError, match="none: No such file"):
+        load_mouth(tmp_path / "none", FaceLandmarks())

@@ -1,0 +1,193 @@
+"""Sound and lips compared without a trained network: the mouth's shape, as the voice predicts it.
+
+A mouth opens where the voice is loud. That is enough to find the offset of most clips of a data
+set. From those a linear model learns what of the voice goes with which shape, in this data set;
+with it the offsets are found again, better. No other data, and no offset, need be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wav2lip_npu.alignment.lags import LAGS, at_lags, correlations
+from wav2lip_npu.constants import FPS
+from wav2lip_npu.mel import MEL_BANDS, ROWS_PER_SECOND
+
+BAND_GROUPS = 8  # of ten mel bands each
+VOWEL_GROUPS = slice(1, 4)  # where an open mouth is heard: about 200 to 900 Hz
+# What a mouth's loudness goes with, of the mouth's three numbers and their changes.
+FIRST_WEIGHTS = np.array([0.6, 0.0, 0.4, 0.0, 0.0, 0.0])
+CONTEXT_FRAMES = 5  # of the voice, before and after a frame
+RIDGE = 300.0  # of the regression, in samples of unit variance
+ROUNDS = 3
+OTHER_SOUNDS = 16  # with which a clip is compared, to know what chance gives
+ANY_LAG = 0.1  # share of clips that may have any lag, whatever the others have
+PRIOR_KERNEL = (0.25, 0.5, 0.25)  # neighbours of a lag are as likely
+MIN_CLIPS = 16  # from which a model can be learned
+MIN_LEARNED_FRAMES = 400  # of all of them: 16 s, more than the model has numbers
+MAX_LEARNED_CLIPS = 1000  # of a larger data set every n-th is learned from
+_TINY = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Talk:
+    """What is seen of a clip's mouth, and what is heard."""
+
+    mouth: (
+        np.ndarray
+    )  # float (frames, 3), see ``face_detection.landmarks``; NaN where there is no face
+    voice: np.ndarray  # float (n, 16), see ``voice_features``
+
+
+def voice_features(mel: np.ndarray) -> np.ndarray:
+    """Level and rise of eight groups of bands, for the 40 ms of each frame.
+
+    Args:
+        mel: float (80, rows), see ``mel.melspectrogram``.
+
+    Returns:
+        float (frames, 16): the mean level of each group, then the sum of what it rises.
+    """
+    groups = mel.reshape(BAND_GROUPS, MEL_BANDS // BAND_GROUPS, -1).mean(axis=1)
+    rises = np.maximum(np.diff(groups, axis=1, prepend=groups[:, :1]), 0)
+    frames = groups.shape[1] * FPS // ROWS_PER_SECOND
+    starts = np.arange(frames) * ROWS_PER_SECOND // FPS
+    if not frames:
+        return np.zeros((0, 2 * BAND_GROUPS))
+    counts = np.diff(starts, append=groups.shape[1])
+    level = np.add.reduceat(groups, starts, axis=1) / counts
+    rise = np.add.reduceat(rises, starts, axis=1)
+    return np.concatenate([level, rise]).T.astype(np.float64)
+
+
+def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
+    """How well each clip's mouth goes with its voice.
+
+    Args:
+        talks: the clips of a data set; from ``MIN_CLIPS`` on a model is learned from them.
+
+    Returns:
+        scores: (clips, 31) at each lag, in standard errors of chance; less at lags that are rare in
+            the data set.
+        confidence: (clips,) by how many standard deviations the best lag's score is above that with
+            other clips' sound. 0 where there are too few others.
+    """
+    mouths = [_with_changes(_standard(talk.mouth)) for talk in talks]
+    voices = [_standard(talk.voice) for talk in talks]
+    predictions = [np.repeat(_loudness(voice), len(FIRST_WEIGHTS), axis=1) for voice in voices]
+    weights = FIRST_WEIGHTS
+    for _ in range(ROUNDS if len(talks) >= MIN_CLIPS else 0):
+        learned = _learn(voices, mouths, _scores(predictions, mouths, weights))
+        if learned is None:
+            break
+        predictions, weights = learned
+    scores = _scores(predictions, mouths, weights)
+    others = _scores_with_other_sounds(predictions, mouths, weights)
+    if not len(others):
+        return scores, np.zeros(len(talks))
+    prior = _spread(others.max(axis=2)) * _log_prior(scores)
+    chance = (others + prior).max(axis=2)  # (others, clips)
+    above = (scores + prior).max(axis=1) - chance.mean(axis=0)
+    return scores + prior, above / (_spread(chance) + _TINY)
+
+
+def _standard(values: np.ndarray) -> np.ndarray:
+    """With mean 0 and variance 1, of what is known."""
+    known = values[np.isfinite(values).all(axis=1)]
+    if not len(known):
+        return values
+    return np.asarray((values - known.mean(axis=0)) / (known.std(axis=0) + _TINY))
+
+
+def _with_changes(mouth: np.ndarray) -> np.ndarray:
+    """The shape, and how it changes from frame to frame."""
+    if len(mouth) < 2:
+        return np.concatenate([mouth, np.full_like(mouth, np.nan)], axis=1)
+    return np.concatenate([mouth, _standard(np.gradient(mouth, axis=0))], axis=1)
+
+
+def _loudness(voice: np.ndarray) -> np.ndarray:
+    return np.asarray(voice[:, VOWEL_GROUPS].mean(axis=1, keepdims=True))
+
+
+def _with_context(voice: np.ndarray) -> np.ndarray:
+    """The voice of eleven frames for each."""
+    if not len(voice):
+        return np.zeros((0, voice.shape[1] * (2 * CONTEXT_FRAMES + 1)))
+    padded = np.pad(voice, ((CONTEXT_FRAMES, CONTEXT_FRAMES), (0, 0)), "edge")
+    width = 2 * CONTEXT_FRAMES + 1
+    return np.concatenate([padded[n : n + len(voice)] for n in range(width)], axis=1)
+
+
+def _scores(
+    predictions: Sequence[np.ndarray], mouths: Sequence[np.ndarray], weights: np.ndarray
+) -> np.ndarray:
+    pairs = zip(predictions, mouths, strict=True)
+    return np.stack([correlations(one, other) @ weights for one, other in pairs])
+
+
+def _learn(
+    voices: Sequence[np.ndarray], mouths: Sequence[np.ndarray], scores: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Predict mouths from voices, by ridge regression over the half of the clips that is clearest.
+
+    Returns:
+        The prediction for each clip, and the weight of each part of the shape: the better it is
+        predicted, the more. None if there is too little to learn from.
+    """
+    margins = np.array([_margin(one) for one in scores])
+    clearest = np.flatnonzero(margins >= np.median(margins))
+    clearest = clearest[:: -(-len(clearest) // MAX_LEARNED_CLIPS)]
+    inputs, outputs = [], []
+    for clip in clearest.tolist():
+        lag = int(np.argmax(scores[clip]))
+        heard = at_lags(_with_context(voices[clip]), len(mouths[clip]))[lag]
+        known = np.isfinite(heard).all(axis=1) & np.isfinite(mouths[clip]).all(axis=1)
+        inputs.append(heard[known])
+        outputs.append(mouths[clip][known])
+    x, y = np.concatenate(inputs), np.concatenate(outputs)
+    if len(x) < MIN_LEARNED_FRAMES:
+        return None
+    solution = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
+    predicted = x @ solution
+    spread = np.maximum(predicted.std(axis=0) * y.std(axis=0), _TINY)
+    r = ((predicted - predicted.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0) / spread
+    r = np.clip(r, 0, 0.99)
+    return [_with_context(voice) @ solution for voice in voices], r / (1 - r * r)
+
+
+def _margin(scores: np.ndarray) -> float:
+    """By how much the best lag is better than those that are no neighbours of it."""
+    best = int(np.argmax(scores))
+    far = np.abs(np.arange(len(LAGS)) - best) > 2
+    return float((scores[best] - scores[far].max()) / (scores.std() + _TINY))
+
+
+def _log_prior(scores: np.ndarray) -> np.ndarray:
+    """The logarithm of how many clips have a lag, by the half of them that is clearest."""
+    margins = np.array([_margin(one) for one in scores])
+    clearest = np.argmax(scores[margins >= np.median(margins)], axis=1)
+    counts = np.bincount(clearest, minlength=len(LAGS)).astype(np.float64)
+    smooth = np.convolve(np.pad(counts, 1, "edge"), PRIOR_KERNEL, "valid")
+    shares = smooth / smooth.sum()
+    return np.asarray(np.log((1 - ANY_LAG) * shares + ANY_LAG / len(LAGS)))
+
+
+def _scores_with_other_sounds(
+    predictions: Sequence[np.ndarray], mouths: Sequence[np.ndarray], weights: np.ndarray
+) -> np.ndarray:
+    """What each clip's mouth scores with the sound of some others: (others, clips, 31)."""
+    if len(mouths) < MIN_CLIPS:
+        return np.zeros((0, len(mouths), len(LAGS)))
+    count = min(OTHER_SOUNDS, len(mouths) - 1)
+    step = len(mouths) // (count + 1)
+    turned = ([*predictions[step * n :], *predictions[: step * n]] for n in range(1, count + 1))
+    return np.stack([_scores(one, mouths, weights) for one in turned])
+
+
+def _spread(chance: np.ndarray) -> float:
+    """The standard deviation by which other sounds differ, of (others, clips)."""
+    return float(np.sqrt(((chance - chance.mean(axis=0)) ** 2).mean()))
