@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wav2lip_npu.alignment.lags import LAGS, at_lags, correlations
+from wav2lip_npu.alignment.lags import LAGS, at_lag, correlations
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.mel import MEL_BANDS, ROWS_PER_SECOND
 
@@ -29,6 +29,7 @@ PRIOR_KERNEL = (0.25, 0.5, 0.25)  # neighbours of a lag are as likely
 MIN_CLIPS = 16  # from which a model can be learned
 MIN_LEARNED_FRAMES = 400  # of all of them: 16 s, more than the model has numbers
 MAX_LEARNED_CLIPS = 1000  # of a larger data set every n-th is learned from
+MAX_FIT = 0.99  # correlation of a prediction; 1 would have an infinite weight
 _TINY = 1e-6
 
 
@@ -141,21 +142,21 @@ def _learn(
     margins = np.array([_margin(one) for one in scores])
     clearest = np.flatnonzero(margins >= np.median(margins))
     clearest = clearest[:: -(-len(clearest) // MAX_LEARNED_CLIPS)]
-    inputs, outputs = [], []
+    width = (2 * CONTEXT_FRAMES + 1) * 2 * BAND_GROUPS
+    xx, xy, yy, count = np.zeros((width, width)), 0.0, 0.0, 0  # sums; all have a mean of about 0
     for clip in clearest.tolist():
-        lag = int(np.argmax(scores[clip]))
-        heard = at_lags(_with_context(voices[clip]), len(mouths[clip]))[lag]
-        known = np.isfinite(heard).all(axis=1) & np.isfinite(mouths[clip]).all(axis=1)
-        inputs.append(heard[known])
-        outputs.append(mouths[clip][known])
-    x, y = np.concatenate(inputs), np.concatenate(outputs)
-    if len(x) < MIN_LEARNED_FRAMES:
+        lag = int(LAGS[np.argmax(scores[clip])])
+        x = at_lag(_with_context(voices[clip]), len(mouths[clip]), lag)
+        y = mouths[clip]
+        known = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+        x, y = x[known], y[known]
+        xx, xy, yy, count = xx + x.T @ x, xy + x.T @ y, yy + (y * y).sum(axis=0), count + len(x)
+    if count < MIN_LEARNED_FRAMES:
         return None
-    solution = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
-    predicted = x @ solution
-    spread = np.maximum(predicted.std(axis=0) * y.std(axis=0), _TINY)
-    r = ((predicted - predicted.mean(axis=0)) * (y - y.mean(axis=0))).mean(axis=0) / spread
-    r = np.clip(r, 0, 0.99)
+    solution = np.linalg.solve(xx + RIDGE * np.eye(width), xy)
+    power = ((xx @ solution) * solution).sum(axis=0) * yy  # of predictions, and of mouths
+    r = (solution * xy).sum(axis=0) / np.sqrt(np.maximum(power, _TINY))
+    r = np.clip(r, 0, MAX_FIT)
     return [_with_context(voice) @ solution for voice in voices], r / (1 - r * r)
 
 
