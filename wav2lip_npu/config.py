@@ -226,6 +226,8 @@ class SyncConfig(Options):
         None,
     )
     filelists: Path = option("folder of the lists for --filter", Path("filelists"))
+    overwrite: bool = option("replace lists that are in the folder of --filter", False)
+    outdir: Path | None = option("folder of report and histogram (default: --data_root)", None)
     min_offset: int = option("frames from which on a clip is off", 2)
     min_confidence: float = option(
         "below it a clip is unclear: its sound goes with the mouth hardly better than that of "
@@ -237,6 +239,9 @@ class SyncConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "min_offset", "num_workers")
+        self.require_above_0("min_confidence")
+        if self.overwrite and self.filter is None:
+            raise UserError("--overwrite: has no effect without --filter")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,10 +37,8 @@ _TINY = 1e-6
 class Talk:
     """What is seen of a clip's mouth, and what is heard."""
 
-    mouth: (
-        np.ndarray
-    )  # float (frames, 3), see ``face_detection.landmarks``; NaN where there is no face
-    voice: np.ndarray  # float (n, 16), see ``voice_features``
+    mouth: np.ndarray  # float32 (frames, 3), see ``mouth_shape``; NaN where there is no face
+    voice: np.ndarray  # float32 (n, 16), see ``voice_features``
 
 
 def voice_features(mel: np.ndarray) -> np.ndarray:
@@ -57,11 +55,11 @@ def voice_features(mel: np.ndarray) -> np.ndarray:
     frames = groups.shape[1] * FPS // ROWS_PER_SECOND
     starts = np.arange(frames) * ROWS_PER_SECOND // FPS
     if not frames:
-        return np.zeros((0, 2 * BAND_GROUPS))
+        return np.zeros((0, 2 * BAND_GROUPS), np.float32)
     counts = np.diff(starts, append=groups.shape[1])
     level = np.add.reduceat(groups, starts, axis=1) / counts
     rise = np.add.reduceat(rises, starts, axis=1)
-    return np.concatenate([level, rise]).T.astype(np.float64)
+    return np.concatenate([level, rise]).T.astype(np.float32)
 
 
 def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +70,7 @@ def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         scores: (clips, 31) at each lag, in standard errors of chance; less at lags that are rare in
-            the data set.
+            the data set. NaN for a clip that cannot be compared: no face, or no voice.
         confidence: (clips,) by how many standard deviations the best lag's score is above that with
             other clips' sound. 0 where there are too few others.
     """
@@ -88,15 +86,21 @@ def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
     scores = _scores(predictions, mouths, weights)
     others = _scores_with_other_sounds(predictions, mouths, weights)
     if not len(others):
-        return scores, np.zeros(len(talks))
+        return _known(scores), np.zeros(len(talks))
     prior = _spread(others.max(axis=2)) * _log_prior(scores)
     chance = (others + prior).max(axis=2)  # (others, clips)
     above = (scores + prior).max(axis=1) - chance.mean(axis=0)
-    return scores + prior, above / (_spread(chance) + _TINY)
+    return _known(scores) + prior, above / (_spread(chance) + _TINY)
+
+
+def _known(scores: np.ndarray) -> np.ndarray:
+    """With NaN for clips whose scores are all 0."""
+    return np.where((scores == 0).all(axis=1, keepdims=True), np.nan, scores)
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
-    """With mean 0 and variance 1, of what is known."""
+    """With mean 0 and variance 1, of what is known; float64."""
+    values = values.astype(np.float64)
     known = values[np.isfinite(values).all(axis=1)]
     if not len(known):
         return values
@@ -169,6 +173,9 @@ def _margin(scores: np.ndarray) -> float:
 
 def _log_prior(scores: np.ndarray) -> np.ndarray:
     """The logarithm of how many clips have a lag, by the half of them that is clearest."""
+    scores = scores[(scores != 0).any(axis=1)]
+    if not len(scores):
+        return np.zeros(len(LAGS))
     margins = np.array([_margin(one) for one in scores])
     clearest = np.argmax(scores[margins >= np.median(margins)], axis=1)
     counts = np.bincount(clearest, minlength=len(LAGS)).astype(np.float64)

@@ -36,7 +36,7 @@ from wav2lip_npu.runtime.files import (
 from wav2lip_npu.runtime.threads import usable_cores
 
 AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
-ORIGINAL_AUDIO = "audio.original.wav"  # the sound before ``sync --fix`` shifted it
+SHIFT = "audio.shift.json"  # what ``sync --fix`` did to it; the sound before is kept beside it
 MEL = "mel.npy"  # its mel spectrogram, computed once
 MOUTH = "mouth.npz"  # the shape of its mouth, computed once, see ``mouths``
 MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
@@ -44,6 +44,7 @@ MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in th
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_TAIL_BYTES = 64  # in which a whole JPEG file has its end mark
 MIN_JPEG_BYTES = 200  # the tables alone take more; pointers of git-lfs take less
+_ORIGINAL_NAME = re.compile(r"audio\.original(?:-(\d+))?\.wav")
 _CROP_NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.jpg")
 
 log = logging.getLogger(__name__)
@@ -113,12 +114,19 @@ def remove_clip(folder: Path) -> None:
     if not folder.is_dir():
         return
     (folder / AUDIO).unlink(missing_ok=True)  # first: what is left is no whole clip
-    for name in (ORIGINAL_AUDIO, MEL, MOUTH):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / SHIFT, folder / MEL, folder / MOUTH, *original_audio(folder)):
+        path.unlink(missing_ok=True)
     for number in list_crops(folder):
         (folder / f"{number}.jpg").unlink()
     with suppress(OSError):  # it has other files, or clips of its own
         folder.rmdir()
+
+
+def original_audio(folder: Path) -> list[Path]:
+    """The sound as it was before ``sync --fix`` shifted it, the first one first."""
+    found = (_ORIGINAL_NAME.fullmatch(path.name) for path in folder.iterdir())
+    numbered = sorted((int(match[1] or 1), match[0]) for match in found if match)
+    return [folder / name for _, name in numbered]
 
 
 def clip_fault(crops: int, *, has_audio: bool) -> str | None:
@@ -300,10 +308,15 @@ class UnreadableSamples(UserError):
 
 
 def load_crop(path: Path) -> np.ndarray:
-    """A crop as the networks see it, uint8 (96, 96, 3) BGR.
+    """A crop as the networks see it, uint8 (96, 96, 3) BGR; see ``read_crop``."""
+    return cv2.resize(read_crop(path), (FACE_SIZE, FACE_SIZE))
+
+
+def read_crop(path: Path) -> np.ndarray:
+    """A crop in its own size, uint8 (h, w, 3) BGR.
 
     Raises:
-        UserError: it cannot be read, or is broken off.
+        UserError: it cannot be read (from an OSError then), or is broken off.
     """
     try:
         content = read_bytes(path)
@@ -314,7 +327,7 @@ def load_crop(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
     if crop is None:
         raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
-    return cv2.resize(crop, (FACE_SIZE, FACE_SIZE))
+    return crop
 
 
 def load_crops(folder: Path, numbers: Sequence[int]) -> np.ndarray:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from face_detection.landmarks import FaceLandmarks, mouth_shape
-from wav2lip_npu.data.clips import MOUTH, list_crops
+from wav2lip_npu.data.clips import MOUTH, list_crops, read_crop
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, atomic_write, read_bytes
+from wav2lip_npu.runtime.files import WriteError, atomic_write
 
-MAX_LONGEST_GAP = 10**6  # frames: a crop of a larger number is a slip
+MAX_FRAMES = 15_000  # of a clip, ten minutes; the rest is not looked at
 
 
 def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
@@ -26,26 +25,32 @@ def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
 
     Returns:
         float32 (last crop's number + 1, 3), see ``mouth_shape``; NaN where there is no crop, or
-        none that can be read.
+        none that is an image. Of a long clip the first ``MAX_FRAMES``.
 
     Raises:
-        UserError: the clip has no crops, or its folder cannot be read.
+        UserError: the clip has no crops, none of them is an image, or the disk does not give them.
     """
     try:
-        numbers = list_crops(folder)
+        numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
     except OSError as error:
         raise UserError(f"{folder}: {reason(error)}") from error
-    if not numbers or numbers[-1] > MAX_LONGEST_GAP:
-        raise UserError(f"{folder}: no crops, or one of number {numbers[-1:]}")
+    if not numbers:
+        raise UserError(f"{folder}: no crops")
     state = np.array([_state(folder / f"{number}.jpg") for number in numbers])
     kept = _read(folder / MOUTH, state)
     if kept is not None:
         return kept
     mouth = np.full((numbers[-1] + 1, 3), np.nan, np.float32)
     for number in numbers:
-        crop = _read_crop(folder / f"{number}.jpg")
-        if crop is not None:
-            mouth[number] = mouth_shape(landmarks.detect(crop))
+        try:
+            crop = read_crop(folder / f"{number}.jpg")
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):  # it may be read another time
+                raise
+            continue
+        mouth[number] = mouth_shape(landmarks.detect(crop))
+    if np.isnan(mouth).all():
+        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
     with suppress(WriteError), atomic_write(folder / MOUTH) as partial:  # it may be read-only
         np.savez(partial, mouth=mouth, state=state)
     return mouth
@@ -69,12 +74,3 @@ def _read(path: Path, state: np.ndarray) -> np.ndarray | None:
         return None
     is_whole = mouth.ndim == 2 and mouth.shape[1] == 3 and mouth.dtype == np.float32
     return np.asarray(mouth) if is_whole and np.array_equal(known, state) else None
-
-
-def _read_crop(path: Path) -> np.ndarray | None:
-    """A crop in its own size, or None if it cannot be read."""
-    try:
-        crop = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
-        return None
-    return crop if crop is not None and min(crop.shape[:2]) > 1 else None

@@ -6,20 +6,24 @@ Without ``--fix`` and ``--filter`` nothing changes but the report and what is ke
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import SyncConfig
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import read_text, write_text
 from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
-from wav2lip_npu.sync.measure import Measured, measure, read_talks
+from wav2lip_npu.sync.measure import Measured, Reading, measure, read_clips
 from wav2lip_npu.sync.report import (
     IN_SYNC,
     OFF,
@@ -47,26 +51,46 @@ def sync(config: SyncConfig) -> list[ClipSync]:
         UserError: no clips there, a list that cannot be filtered, or a file cannot be written.
         KeyboardInterrupt: stopped by a signal; what was computed of clips is kept.
     """
-    root = config.data_root
+    root, outdir = config.data_root, config.outdir or config.data_root
     clips = usable_clips(root)
     lists = _lists_to_filter(config)
-    workers = min(config.num_workers or threads.share_of_cores(), len(clips))
-    with folder_lock(root, "sync"), stop_signals() as stop:
-        talks, faults = read_talks(root, clips, workers, stop)
-        if stop.is_set():
-            log.info("stopped; the same command goes on from here")
-            raise KeyboardInterrupt
-        found = measure(talks)
+    with ExitStack() as locks:
+        locks.enter_context(folder_lock(outdir, "sync"))
+        if config.fix and outdir != root:
+            locks.enter_context(folder_lock(root, "sync"))
+        readings, faults = _read(root, clips, config.num_workers)
+        found = measure(readings)
         entries = [_judge(clip, found, faults, config) for clip in clips]
+        write_report(entries, outdir)
         if config.fix:
-            entries = [_mend(entry, root) for entry in tqdm(entries, unit="clip", disable=None)]
-        write_report(entries, root)
-    log_summary(entries, root)
+            entries = _mend_all(entries, readings, root)
+            write_report(entries, outdir)
+    log_summary(entries, outdir)
     if not config.fix and any(entry.state == OFF for entry in entries):
         log.info("--fix shifts the sound of those that are off")
     for path, lines in lists.items():
         _filter(path, lines, entries)
     return entries
+
+
+def _read(
+    root: Path, clips: list[str], num_workers: int | None
+) -> tuple[dict[str, Reading], dict[str, str]]:
+    """See ``read_clips``.
+
+    Raises:
+        UserError: not one can be read.
+        KeyboardInterrupt: stopped by a signal.
+    """
+    workers = min(num_workers or threads.share_of_cores(), len(clips))
+    with stop_signals() as stop:
+        readings, faults = read_clips(root, clips, workers, stop)
+    if stop.is_set():
+        log.info("stopped; the same command goes on from here")
+        raise KeyboardInterrupt
+    if not readings:
+        raise UserError(f"not one of {len(clips)} clips can be read; {next(iter(faults.values()))}")
+    return readings, faults
 
 
 def _judge(
@@ -76,20 +100,34 @@ def _judge(
         return ClipSync(clip=clip, state=UNREADABLE, reason=faults.get(clip))
     offset, confidence = found[clip].offset, found[clip].confidence
     state = UNCLEAR
-    if confidence >= config.min_confidence:
+    if offset is not None and confidence >= config.min_confidence:
         state = OFF if abs(round(offset)) >= config.min_offset else IN_SYNC
     return ClipSync(clip=clip, state=state, offset=offset, confidence=confidence)
 
 
-def _mend(entry: ClipSync, root: Path) -> ClipSync:
-    """Shift the sound of a clip that is off; what goes wrong with it costs it alone."""
-    if entry.state != OFF or entry.offset is None:
-        return entry
+def _mend_all(
+    entries: list[ClipSync], readings: Mapping[str, Reading], root: Path
+) -> list[ClipSync]:
+    """Shift the sound of all clips that are off; after a signal the rest stays as it is."""
+    mended = []
+    bar = tqdm(entries, unit="clip", disable=None)
+    with stop_signals() as stop, logging_redirect_tqdm():
+        for entry in bar:
+            is_off = entry.state == OFF and not stop.is_set()
+            mended.append(_mend(entry, readings[entry.clip], root) if is_off else entry)
+    if stop.is_set():
+        log.info("stopped; clips that are shifted stay so, the same command goes on from here")
+        raise KeyboardInterrupt
+    return mended
+
+
+def _mend(entry: ClipSync, reading: Reading, root: Path) -> ClipSync:
+    """Shift the sound of a clip; whatever goes wrong with it costs it alone."""
     try:
-        shift_sound(root / entry.clip, round(entry.offset))
-    except UserError as error:
-        log.warning("%s", error)
-        return replace(entry, reason=str(error))
+        shift_sound(root / entry.clip, round(entry.offset or 0), reading.sound)
+    except Exception as error:
+        log.warning("%s: %s", entry.clip, reason(error))
+        return replace(entry, reason=reason(error))
     return replace(entry, state=SHIFTED)
 
 
@@ -100,17 +138,27 @@ def _lists_to_filter(config: SyncConfig) -> dict[Path, list[str]]:
     """The lines of each list, by the path of the list that is to be written.
 
     Raises:
-        UserError: there is no list, or one would be replaced.
+        UserError: there is no list, or one would be replaced or cannot be written.
     """
     if config.filter is None:
         return {}
-    if config.filter.absolute() == config.filelists.absolute():
+    if config.filter.resolve() == config.filelists.resolve():
         raise UserError(
             f"--filter {config.filter}: is the folder of --filelists; its lists are kept"
         )
     names = [name for name in LISTS if (config.filelists / name).is_file()]
     if not names:
         raise UserError(f"--filelists {config.filelists}: has none of {', '.join(LISTS)}")
+    there = [name for name in LISTS if (config.filter / name).exists()]
+    if there and not config.overwrite:
+        raise UserError(
+            f"{config.filter / there[0]}: is there; give --overwrite to replace it, or another "
+            "folder as --filter"
+        )
+    try:
+        config.filter.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--filter {config.filter}: {error.strerror}") from error
     return {
         config.filter / name: [
             line for line in read_text(config.filelists / name).splitlines() if line.strip()
@@ -122,14 +170,24 @@ def _lists_to_filter(config: SyncConfig) -> dict[Path, list[str]]:
 def _filter(path: Path, lines: Sequence[str], entries: Sequence[ClipSync]) -> None:
     """Write a list without the clips whose sound is not theirs, or still off."""
     states = {entry.clip: entry.state for entry in entries}
-    kept = [line for line in lines if _state_of(line, states) in (IN_SYNC, SHIFTED)]
+    found = [_state_of(line, states) for line in lines]
+    kept = [line for line, state in zip(lines, found, strict=True) if state in (IN_SYNC, SHIFTED)]
     write_text(path, "".join(f"{line}\n" for line in kept))
     log.info("%s: %d of %d clips", path, len(kept), len(lines))
-    if not kept and lines:
+    if unknown := found.count(None):
+        log.warning(
+            "%s: %d clips left out that are no usable clips below --data_root: lists and "
+            "--data_root must be those of the training",
+            path, unknown,
+        )  # fmt: skip
+    elif not kept and lines:
         log.warning("%s: is empty; see the report, or a smaller --min_confidence", path)
 
 
 def _state_of(line: str, states: Mapping[str, str]) -> str | None:
     """The state of the clip that a line names, which may have more words behind it, as LRS2's."""
-    clip = line.strip().rstrip("/")
-    return states.get(clip, states.get(clip.split()[0].rstrip("/")))
+    for clip in (line.strip(), *line.split()[:1]):
+        state = states.get(os.path.normpath(clip))
+        if state is not None:
+            return state
+    return None

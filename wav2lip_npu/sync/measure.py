@@ -8,25 +8,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from face_detection.landmarks import FaceLandmarks
-from wav2lip_npu.alignment.lags import best_offset
+from wav2lip_npu.alignment.lags import MAX_LAG, best_offset
 from wav2lip_npu.alignment.mouth import MIN_CLIPS, Talk, mouth_scores, voice_features
 from wav2lip_npu.data.clips import load_mel
-from wav2lip_npu.data.mouths import load_mouth
+from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
 from wav2lip_npu.runtime import threads
 from wav2lip_npu.runtime.workers import WorkerPool
+from wav2lip_npu.sync.shift import sound_state
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was read of a clip."""
+
+    talk: Talk
+    sound: tuple[int, int]  # ``sound_state`` before it was read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """The offset of a clip."""
 
-    offset: float  # frames by which the sound comes late
+    offset: float | None  # frames by which the sound comes late; None: nothing to compare
     confidence: float  # standard deviations above what other clips' sound gives
 
 
@@ -39,21 +49,23 @@ class MouthWorker:
         self._root = root
         self._landmarks = FaceLandmarks()
 
-    def process(self, clip: str) -> Talk:
+    def process(self, clip: str) -> Reading:
         """The mouth and the voice of a clip.
 
         Raises:
             UserError: it has no crops or no sound that can be read.
         """
         folder = self._root / clip
+        sound = sound_state(folder)
         mouth = load_mouth(folder, self._landmarks)
         load_mel.cache_clear()  # the sound may be another one now
-        return Talk(mouth=mouth, voice=voice_features(load_mel(folder)))
+        voice = voice_features(load_mel(folder))[: MAX_FRAMES + MAX_LAG]
+        return Reading(talk=Talk(mouth=mouth, voice=voice), sound=sound)
 
 
-def read_talks(
+def read_clips(
     root: Path, clips: Iterable[str], workers: int, stop: threading.Event
-) -> tuple[dict[str, Talk], dict[str, str]]:
+) -> tuple[dict[str, Reading], dict[str, str]]:
     """Read clips side by side.
 
     Returns:
@@ -63,33 +75,36 @@ def read_talks(
     pool: WorkerPool[str] = WorkerPool(MouthWorker, [(root, workers)] * workers)
     for name in names:
         pool.submit(name)
-    talks, faults = {}, {}
+    readings, faults = {}, {}
     with logging_redirect_tqdm(), tqdm(total=len(names), unit="clip", disable=None) as bar:
         try:
             for outcome in pool.outcomes(stop):
                 if outcome.failure is None:
-                    talks[outcome.job] = outcome.result
+                    readings[outcome.job] = outcome.result
                 else:
                     faults[outcome.job] = outcome.failure.reason
                 bar.update()
         finally:
             pool.close()
-    return talks, faults
+    return readings, faults
 
 
-def measure(talks: Mapping[str, Talk]) -> dict[str, Measured]:
+def measure(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """The offset of each clip, by its mouth; all clips help to find it."""
-    if len(talks) < MIN_CLIPS:
+    if len(readings) < MIN_CLIPS:
         log.warning(
-            "%d clips are too few to learn from (%d are needed): offsets are by loudness alone, "
-            "and no clip is certain",
-            len(talks), MIN_CLIPS,
+            "%d clips are too few to learn from, %d are needed: offsets are by loudness alone, and "
+            "all clips count as unclear",
+            len(readings), MIN_CLIPS,
         )  # fmt: skip
-    names = sorted(talks)
-    if not names:
-        return {}
-    scores, confidence = mouth_scores([talks[name] for name in names])
+    names = sorted(readings)
+    log.info("comparing %d clips", len(names))
+    scores, confidence = mouth_scores([readings[name].talk for name in names])
     return {
-        name: Measured(offset=round(best_offset(one).frames, 2), confidence=round(float(sure), 2))
+        name: Measured(offset=_rounded(one), confidence=round(float(sure), 2))
         for name, one, sure in zip(names, scores, confidence, strict=True)
     }
+
+
+def _rounded(scores: np.ndarray) -> float | None:
+    return None if np.isnan(scores).any() else round(best_offset(scores).frames, 2)

@@ -35,7 +35,7 @@ class ClipSync:
     state: str  # one of those above
     offset: float | None = None  # frames by which the sound comes late; of a shifted clip, before
     confidence: float | None = None
-    reason: str | None = None  # why it cannot be read
+    reason: str | None = None  # why it cannot be read, or not be shifted
 
 
 def write_report(entries: Sequence[ClipSync], root: Path) -> None:

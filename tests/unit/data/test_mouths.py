@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from helpers import make_clip
 
 from face_detection.landmarks import FaceLandmarks, mouth_shape
+from wav2lip_npu.data import clips, mouths
 from wav2lip_npu.data.clips import MOUTH, remove_clip
 from wav2lip_npu.data.mouths import load_mouth
 from wav2lip_npu.errors import UserError
@@ -55,5 +57,34 @@ def test_it_is_computed_once_for_each_state_of_the_crops(tmp_path: Path) -> None
 def test_a_folder_without_crops_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{tmp_path}: no crops"):
         load_mouth(tmp_path, FaceLandmarks())
+    folder = make_clip(tmp_path / "a", frames=3)
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(b"no image" * 40)
+    with pytest.raises(UserError, match="none of its 3 crops is an image"):
+        load_mouth(folder, FaceLandmarks())
     with pytest.raises(UserError, match="none: No such file"):
         load_mouth(tmp_path / "none", FaceLandmarks())
+
+
+def test_what_the_disk_does_not_give_is_not_kept_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, network = make_clip(tmp_path / "a", frames=3), FaceLandmarks()
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "read_bytes", denied)
+        with pytest.raises(UserError, match="Permission denied"):
+            load_mouth(folder, network)
+    assert np.isfinite(load_mouth(folder, network)).all()
+
+
+def test_ten_minutes_of_a_clip_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mouths, "MAX_FRAMES", 4)
+    folder = make_clip(tmp_path / "a", frames=6)
+    (folder / "999999.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    assert load_mouth(folder, FaceLandmarks()).shape == (4, 3)
