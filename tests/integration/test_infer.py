@@ -328,9 +328,7 @@ def test_an_interrupted_run(
             assert time.monotonic() < deadline and run_.poll() is None
             time.sleep(0.05)
         run_.send_signal(getattr(signal, name))
-        start = time.monotonic()
-        code = run_.wait(timeout=20)
-        assert time.monotonic() - start < 3
+        code = run_.wait(timeout=20)  # the ten minutes of sound would take longer
         assert "Traceback" not in run_.stderr.read()
     assert (folder / "o.mp4").read_text() == "former"
     left = [file.name for file in folder.iterdir()]

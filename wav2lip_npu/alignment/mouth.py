@@ -23,6 +23,7 @@ FIRST_WEIGHTS = np.array([0.6, 0.0, 0.4, 0.0, 0.0, 0.0])
 CONTEXT_FRAMES = 5  # of the voice, before and after a frame
 RIDGE = 300.0  # of the regression, in samples of unit variance
 ROUNDS = 3
+FOLDS = 4  # each is scored by a model of the others
 OTHER_SOUNDS = 16  # with which a clip is compared, to know what chance gives
 ANY_LAG = 0.1  # share of clips that may have any lag, whatever the others have
 PRIOR_KERNEL = (0.25, 0.5, 0.25)  # neighbours of a lag are as likely
@@ -62,11 +63,25 @@ def voice_features(mel: np.ndarray) -> np.ndarray:
     return np.concatenate([level, rise]).T.astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MouthModel:
+    """Predicts a mouth's shape and its changes from the voice."""
+
+    solution: np.ndarray  # (176, 6): of the voice with its context
+    weights: np.ndarray  # (6,): of each number, the better it is predicted the more
+
+    def predict(self, voice: np.ndarray) -> np.ndarray:
+        """(n, 16) → (n, 6)."""
+        return np.asarray(_with_context(voice) @ self.solution)
+
+
 def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
     """How well each clip's mouth goes with its voice.
 
+    No clip is scored by a model that was learned from it: chance would look like agreement.
+
     Args:
-        talks: the clips of a data set; from ``MIN_CLIPS`` on a model is learned from them.
+        talks: the clips of a data set; from ``MIN_CLIPS`` on models are learned from them.
 
     Returns:
         scores: (clips, 31) at each lag, in standard errors of chance; less at lags that are rare in
@@ -76,17 +91,24 @@ def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
     """
     mouths = [_with_changes(_standard(talk.mouth)) for talk in talks]
     voices = [_standard(talk.voice) for talk in talks]
-    predictions = [np.repeat(_loudness(voice), len(FIRST_WEIGHTS), axis=1) for voice in voices]
-    weights = FIRST_WEIGHTS
+    own = np.arange(len(talks))
+    models = [_loudness_model()] * FOLDS
     for _ in range(ROUNDS if len(talks) >= MIN_CLIPS else 0):
-        learned = _learn(voices, mouths, _scores(predictions, mouths, weights))
-        if learned is None:
+        scores = _scores(voices, mouths, models, own)
+        learned = [
+            _learn(voices, mouths, scores, own[own % FOLDS != fold]) for fold in range(FOLDS)
+        ]
+        if any(model is None for model in learned):
             break
-        predictions, weights = learned
-    scores = _scores(predictions, mouths, weights)
-    others = _scores_with_other_sounds(predictions, mouths, weights)
-    if not len(others):
+        models = [model for model in learned if model is not None]
+    scores = _scores(voices, mouths, models, own)
+    if len(talks) < MIN_CLIPS:
         return _known(scores), np.zeros(len(talks))
+    count = min(OTHER_SOUNDS, len(talks) - 1)
+    step = len(talks) // (count + 1)
+    others = np.stack(
+        [_scores(voices, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)]
+    )
     prior = _spread(others.max(axis=2)) * _log_prior(scores)
     chance = (others + prior).max(axis=2)  # (others, clips)
     above = (scores + prior).max(axis=1) - chance.mean(axis=0)
@@ -114,8 +136,11 @@ def _with_changes(mouth: np.ndarray) -> np.ndarray:
     return np.concatenate([mouth, _standard(np.gradient(mouth, axis=0))], axis=1)
 
 
-def _loudness(voice: np.ndarray) -> np.ndarray:
-    return np.asarray(voice[:, VOWEL_GROUPS].mean(axis=1, keepdims=True))
+def _loudness_model() -> MouthModel:
+    """The mouth is as open as the voice is loud, at the same moment."""
+    solution = np.zeros((2 * CONTEXT_FRAMES + 1, 2 * BAND_GROUPS, len(FIRST_WEIGHTS)))
+    solution[CONTEXT_FRAMES, VOWEL_GROUPS] = 1
+    return MouthModel(solution=solution.reshape(-1, len(FIRST_WEIGHTS)), weights=FIRST_WEIGHTS)
 
 
 def _with_context(voice: np.ndarray) -> np.ndarray:
@@ -128,23 +153,32 @@ def _with_context(voice: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    predictions: Sequence[np.ndarray], mouths: Sequence[np.ndarray], weights: np.ndarray
+    voices: Sequence[np.ndarray],
+    mouths: Sequence[np.ndarray],
+    models: Sequence[MouthModel],
+    sounds: np.ndarray,
 ) -> np.ndarray:
-    pairs = zip(predictions, mouths, strict=True)
-    return np.stack([correlations(one, other) @ weights for one, other in pairs])
+    """Each clip with the sound of a clip, by the model of its fold: (clips, 31)."""
+    rows = []
+    for clip, sound in enumerate(sounds.tolist()):
+        model = models[clip % FOLDS]
+        rows.append(correlations(model.predict(voices[sound]), mouths[clip]) @ model.weights)
+    return np.stack(rows)
 
 
 def _learn(
-    voices: Sequence[np.ndarray], mouths: Sequence[np.ndarray], scores: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Predict mouths from voices, by ridge regression over the half of the clips that is clearest.
+    voices: Sequence[np.ndarray],
+    mouths: Sequence[np.ndarray],
+    scores: np.ndarray,
+    clips: np.ndarray,
+) -> MouthModel | None:
+    """Ridge regression over the half of the given clips that is clearest, at their best lags.
 
     Returns:
-        The prediction for each clip, and the weight of each part of the shape: the better it is
-        predicted, the more. None if there is too little to learn from.
+        None if there is too little to learn from.
     """
-    margins = np.array([_margin(one) for one in scores])
-    clearest = np.flatnonzero(margins >= np.median(margins))
+    margins = np.array([_margin(one) for one in scores[clips]])
+    clearest = clips[margins >= np.median(margins)]
     clearest = clearest[:: -(-len(clearest) // MAX_LEARNED_CLIPS)]
     width = (2 * CONTEXT_FRAMES + 1) * 2 * BAND_GROUPS
     xx, xy, yy, count = np.zeros((width, width)), 0.0, 0.0, 0  # sums; all have a mean of about 0
@@ -161,7 +195,7 @@ def _learn(
     power = ((xx @ solution) * solution).sum(axis=0) * yy  # of predictions, and of mouths
     r = (solution * xy).sum(axis=0) / np.sqrt(np.maximum(power, _TINY))
     r = np.clip(r, 0, MAX_FIT)
-    return [_with_context(voice) @ solution for voice in voices], r / (1 - r * r)
+    return MouthModel(solution=solution, weights=r / (1 - r * r))
 
 
 def _margin(scores: np.ndarray) -> float:
@@ -182,18 +216,6 @@ def _log_prior(scores: np.ndarray) -> np.ndarray:
     smooth = np.convolve(np.pad(counts, 1, "edge"), PRIOR_KERNEL, "valid")
     shares = smooth / smooth.sum()
     return np.asarray(np.log((1 - ANY_LAG) * shares + ANY_LAG / len(LAGS)))
-
-
-def _scores_with_other_sounds(
-    predictions: Sequence[np.ndarray], mouths: Sequence[np.ndarray], weights: np.ndarray
-) -> np.ndarray:
-    """What each clip's mouth scores with the sound of some others: (others, clips, 31)."""
-    if len(mouths) < MIN_CLIPS:
-        return np.zeros((0, len(mouths), len(LAGS)))
-    count = min(OTHER_SOUNDS, len(mouths) - 1)
-    step = len(mouths) // (count + 1)
-    turned = ([*predictions[step * n :], *predictions[: step * n]] for n in range(1, count + 1))
-    return np.stack([_scores(one, mouths, weights) for one in turned])
 
 
 def _spread(chance: np.ndarray) -> float:
