@@ -217,9 +217,7 @@ def test_an_interrupted_list_leaves_no_half_file(tmp_path: Path, to_group: bool)
             time.sleep(0.05)
         kill = os.killpg if to_group else os.kill
         kill(run.pid, signal.SIGTERM)
-        start = time.monotonic()
-        assert run.wait(timeout=20) == 130
-        assert time.monotonic() - start < 3
+        assert run.wait(timeout=30) == 130
         assert "Traceback" not in run.stderr.read()
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
     assert (tmp_path / "o.mp4").read_text() == "former"

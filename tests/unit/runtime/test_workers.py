@@ -106,7 +106,7 @@ def test_stop_drops_the_jobs_at_hand_at_once(tmp_path: Path) -> None:
     assert stop.is_set()
     started = time.monotonic()
     pool.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # of the ten minutes that the job would take
     assert answers == [1]
 
 
