@@ -5,8 +5,6 @@ A lag is a number of frames by which the sound comes late.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 MAX_LAG = 15  # frames, the field's ±15
@@ -14,19 +12,6 @@ LAGS = np.arange(-MAX_LAG, MAX_LAG + 1)
 MIN_FRAMES = 16  # which must be compared at a lag
 _MAX_CORRELATION = 0.99  # its Fisher transform grows without limit
 _NO_CHANGE = 1e-9  # of what has a variance of 1, or of nothing but rounding
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offset:
-    """Where sound and faces agree best."""
-
-    frames: float  # by which the sound comes late; a fraction from a parabola through three lags
-    score: float  # at that lag
-
-    @property
-    def lag(self) -> int:
-        """The nearest whole number of frames."""
-        return round(self.frames)
 
 
 def at_lag(sound: np.ndarray, frames: int, lag: int) -> np.ndarray:
@@ -92,12 +77,12 @@ def _sums(sound: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.correlate(padded, faces, "valid") if len(faces) else np.zeros(len(LAGS))
 
 
-def best_offset(scores: np.ndarray) -> Offset:
-    """The lag with the highest of 31 scores, and a fraction of a frame."""
+def best_offset(scores: np.ndarray) -> float:
+    """The lag with the highest of 31 scores, by a parabola through it and its neighbours."""
     best = int(np.argmax(scores))
     shift = 0.0
     if 0 < best < len(scores) - 1:
         before, here, after = scores[best - 1 : best + 2]
         bend = before - 2 * here + after
         shift = float(np.clip((before - after) / (2 * bend), -0.5, 0.5)) if bend < 0 else 0.0
-    return Offset(frames=float(LAGS[best]) + shift, score=float(scores[best]))
+    return float(LAGS[best]) + shift

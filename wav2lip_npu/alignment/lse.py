@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from wav2lip_npu.alignment.lags import LAGS, MAX_LAG
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
-from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
+from wav2lip_npu.models.syncnet_v2 import FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
 
 COLUMNS_PER_FRAME = 4  # of the MFCC, which has 100 a second
 FACES_AT_A_TIME = 40
@@ -34,9 +34,7 @@ class LipSyncError:
 
     distance: float  # LSE-D: mean distance at the best lag; less is better
     confidence: float  # LSE-C: by how much that is less than the median over lags; more is better
-    late: (
-        int  # frames by which the sound comes late at the best lag; the scripts print its negative
-    )
+    late: int  # the best lag: frames by which the sound comes late; the scripts print -late
     distances: np.ndarray  # (31,) at each of ``LAGS``
 
 
@@ -150,6 +148,3 @@ def _dct() -> np.ndarray:
     matrix = np.sqrt(2 / _FILTERS) * np.cos(np.pi * order * (2 * place + 1) / (2 * _FILTERS))
     matrix[0] /= np.sqrt(2)
     return np.asarray(matrix)
-
-
-__all__ = ["FACE_SIDE", "LipSyncError", "compare", "lip_sync_error", "mfcc"]

@@ -94,20 +94,21 @@ def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
     own = np.arange(len(talks))
     models = [_loudness_model()] * FOLDS
     for _ in range(ROUNDS if len(talks) >= MIN_CLIPS else 0):
-        scores = _scores(voices, mouths, models, own)
+        scores = _scores(_predict(models, voices), mouths, models, own)
         learned = [
             _learn(voices, mouths, scores, own[own % FOLDS != fold]) for fold in range(FOLDS)
         ]
         if any(model is None for model in learned):
             break
         models = [model for model in learned if model is not None]
-    scores = _scores(voices, mouths, models, own)
+    predictions = _predict(models, voices)
+    scores = _scores(predictions, mouths, models, own)
     if len(talks) < MIN_CLIPS:
         return _known(scores), np.zeros(len(talks))
     count = min(OTHER_SOUNDS, len(talks) - 1)
     step = len(talks) // (count + 1)
     others = np.stack(
-        [_scores(voices, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)]
+        [_scores(predictions, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)]
     )
     prior = _spread(others.max(axis=2)) * _log_prior(scores)
     chance = (others + prior).max(axis=2)  # (others, clips)
@@ -152,8 +153,13 @@ def _with_context(voice: np.ndarray) -> np.ndarray:
     return np.concatenate([padded[n : n + len(voice)] for n in range(width)], axis=1)
 
 
+def _predict(models: Sequence[MouthModel], voices: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """What each model predicts of each voice."""
+    return [[model.predict(voice) for voice in voices] for model in models]
+
+
 def _scores(
-    voices: Sequence[np.ndarray],
+    predictions: Sequence[Sequence[np.ndarray]],
     mouths: Sequence[np.ndarray],
     models: Sequence[MouthModel],
     sounds: np.ndarray,
@@ -161,8 +167,9 @@ def _scores(
     """Each clip with the sound of a clip, by the model of its fold: (clips, 31)."""
     rows = []
     for clip, sound in enumerate(sounds.tolist()):
-        model = models[clip % FOLDS]
-        rows.append(correlations(model.predict(voices[sound]), mouths[clip]) @ model.weights)
+        fold = clip % FOLDS
+        found = correlations(predictions[fold][sound], mouths[clip])
+        rows.append(found @ models[fold].weights)
     return np.stack(rows)
 
 

@@ -11,7 +11,7 @@ from face_detection.landmarks import FaceLandmarks, mouth_shape
 from wav2lip_npu.data.clips import MOUTH, list_crops, read_crop
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, atomic_write
+from wav2lip_npu.runtime.files import WriteError, atomic_write, file_state
 
 MAX_FRAMES = 15_000  # of a clip, ten minutes; the rest is not looked at
 
@@ -32,11 +32,11 @@ def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
     """
     try:
         numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
+        state = np.array([file_state(folder / f"{number}.jpg") for number in numbers])
     except OSError as error:
         raise UserError(f"{folder}: {reason(error)}") from error
     if not numbers:
         raise UserError(f"{folder}: no crops")
-    state = np.array([_state(folder / f"{number}.jpg") for number in numbers])
     kept = _read(folder / MOUTH, state)
     if kept is not None:
         return kept
@@ -54,15 +54,6 @@ def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
     with suppress(WriteError), atomic_write(folder / MOUTH) as partial:  # it may be read-only
         np.savez(partial, mouth=mouth, state=state)
     return mouth
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file, which change with its content."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path, state: np.ndarray) -> np.ndarray | None:

@@ -32,7 +32,7 @@ from wav2lip_npu.preprocessing.videos import find_videos
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import read_bytes, write_text
+from wav2lip_npu.runtime.files import file_state, read_bytes, write_text
 from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
 from wav2lip_npu.runtime.workers import Failure, WorkerPool
@@ -188,12 +188,12 @@ def _process_share(
         known = former.get(source, [])
         if report.is_done(known, file, root):
             continue
-        status = file.stat()
+        size, changed = file_state(file)
         described = ClipReport(
             clip=Path(source).with_suffix("").as_posix(),
             source=source,
-            source_bytes=status.st_size,
-            source_time=status.st_mtime_ns,
+            source_bytes=size,
+            source_time=changed,
         )
         if not known and (root / described.clip / AUDIO).is_file():
             report.append_reports(path, [report.describe(root / described.clip, described)])

@@ -16,7 +16,7 @@ from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.images import put_text
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, read_bytes, write_image, write_text
+from wav2lip_npu.runtime.files import WriteError, file_state, read_bytes, write_image, write_text
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
@@ -169,10 +169,10 @@ def merge_reports(root: Path) -> dict[str, list[ClipReport]]:
 
 def is_done(reports: Sequence[ClipReport], video: Path, root: Path) -> bool:
     """Whether these reports are of the video as it is now, and their clips are there."""
-    status = video.stat()
+    state = file_state(video)
     return bool(reports) and all(
         not report.retry
-        and _state(report) == (status.st_size, status.st_mtime_ns)
+        and _state(report) == state
         and (report.rejected is not None or (root / report.clip / AUDIO).is_file())
         for report in reports
     )

@@ -88,6 +88,16 @@ def _flush(path: Path) -> None:
             raise
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which change with its content.
+
+    Raises:
+        OSError: it is not there.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a file.
 

@@ -15,11 +15,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.alignment.lags import MAX_LAG, best_offset
 from wav2lip_npu.alignment.mouth import MIN_CLIPS, Talk, mouth_scores, voice_features
-from wav2lip_npu.data.clips import load_mel
+from wav2lip_npu.data.clips import AUDIO, load_mel
 from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
 from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime.files import file_state
 from wav2lip_npu.runtime.workers import WorkerPool
-from wav2lip_npu.sync.shift import sound_state
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Reading:
     """What was read of a clip."""
 
     talk: Talk
-    sound: tuple[int, int]  # ``sound_state`` before it was read
+    sound: tuple[int, int]  # ``file_state`` of the sound, before it was read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class MouthWorker:
             UserError: it has no crops or no sound that can be read.
         """
         folder = self._root / clip
-        sound = sound_state(folder)
+        sound = file_state(folder / AUDIO)
         mouth = load_mouth(folder, self._landmarks)
-        load_mel.cache_clear()  # the sound may be another one now
         voice = voice_features(load_mel(folder))[: MAX_FRAMES + MAX_LAG]
+        load_mel.cache_clear()  # each clip is read once
         return Reading(talk=Talk(mouth=mouth, voice=voice), sound=sound)
 
 
@@ -107,4 +107,4 @@ def measure(readings: Mapping[str, Reading]) -> dict[str, Measured]:
 
 
 def _rounded(scores: np.ndarray) -> float | None:
-    return None if np.isnan(scores).any() else round(best_offset(scores).frames, 2)
+    return None if np.isnan(scores).any() else round(best_offset(scores), 2)

@@ -13,7 +13,7 @@ from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.data.clips import AUDIO, MEL, SHIFT, original_audio
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
-from wav2lip_npu.runtime.files import atomic_write, sha256, write_text
+from wav2lip_npu.runtime.files import atomic_write, file_state, sha256, write_text
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 
@@ -27,16 +27,6 @@ class Shift:
     sha256: str  # of the sound that was made of it
 
 
-def sound_state(folder: Path) -> tuple[int, int]:
-    """Size and time of a clip's sound, which change with it.
-
-    Raises:
-        OSError: it is not there.
-    """
-    status = (folder / AUDIO).stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def shift_sound(folder: Path, late: int, measured: tuple[int, int]) -> None:
     """Let the sound of a clip come earlier by ``late`` frames, or later if that is below 0.
 
@@ -46,20 +36,20 @@ def shift_sound(folder: Path, late: int, measured: tuple[int, int]) -> None:
     Args:
         folder: of the clip.
         late: in frames.
-        measured: ``sound_state`` of what was measured.
+        measured: ``file_state`` of the sound that was measured.
 
     Raises:
         UserError: the sound is another one than was measured, or cannot be read or written.
         OSError: the disk does not allow it.
     """
     path = folder / AUDIO
-    if sound_state(folder) != measured:
+    if file_state(path) != measured:
         raise UserError(f"{path}: has changed since it was measured; run sync again")
     former = _former_shift(folder)
     if former is not None:
         original, late = folder / former.original, former.late + late
     else:
-        original = _keep(path, original_audio(folder))
+        original = _keep(path)
     with atomic_write(path) as partial:
         write_wav(partial, shifted(load_audio(original), late))
         done = Shift(original=original.name, late=late, sha256=sha256(partial))
@@ -77,19 +67,16 @@ def _former_shift(folder: Path) -> Shift | None:
         return None
 
 
-def _keep(path: Path, kept: list[Path]) -> Path:
+def _keep(path: Path) -> Path:
     """Copy a sound beside itself, under a name that is free.
 
     Raises:
         WriteError: it cannot be written.
     """
-    number = len(kept) + 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        copy = path.with_name(f"audio.original{suffix}.wav")
-        if not copy.exists():
-            break
+    copy, number = path.with_name("audio.original.wav"), 1
+    while copy.exists():
         number += 1
+        copy = path.with_name(f"audio.original-{number}.wav")
     with atomic_write(copy) as partial:
         shutil.copyfile(path, partial)
     return copy

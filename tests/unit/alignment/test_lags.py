@@ -40,7 +40,7 @@ def test_sound_that_comes_late_is_found_at_its_lag() -> None:
         for frame in range(80):
             if 0 <= frame + late < 80:
                 sound[frame + late] = faces[frame]
-        assert best_offset(correlations(sound, faces)[:, 0]).lag == late
+        assert round(best_offset(correlations(sound, faces)[:, 0])) == late
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_a_fraction_of_a_frame() -> None:
     """The top of a parabola, whose values at whole lags are known."""
     for top in (-3.4, 0.0, 2.25, 14.9):
         offset = best_offset(5 - (LAGS - top) ** 2)
-        assert offset.frames == pytest.approx(top if top < 14.5 else 15.0)
-    assert best_offset(np.zeros(31)).frames == -15
+        assert offset == pytest.approx(top if top < 14.5 else 15.0)
+    assert best_offset(np.zeros(31)) == -15

@@ -16,9 +16,10 @@ from wav2lip_npu.data import mouths
 from wav2lip_npu.data.clips import AUDIO, MEL, original_audio, remove_clip
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
+from wav2lip_npu.runtime.files import file_state
 from wav2lip_npu.sync import command
 from wav2lip_npu.sync.report import HISTOGRAM, REPORT
-from wav2lip_npu.sync.shift import shift_sound, shifted, sound_state
+from wav2lip_npu.sync.shift import shift_sound, shifted
 
 FRAMES = 75
 LATE = {"a": 0, "b": 4, "c": -6, "d": 1, "e": 0, "f": 3}  # of the first six of twenty clips
@@ -50,7 +51,7 @@ def tree(tmp_path: Path) -> Path:
             (folder / f"{frame}.jpg").write_bytes(content.tobytes())
         opening = articulation(number)
         mouth = np.stack([opening, 0.3 + 0 * opening, opening + 0.1], axis=1).astype(np.float32)
-        state = np.array([mouths._state(folder / f"{n}.jpg") for n in range(FRAMES)])
+        state = np.array([file_state(folder / f"{n}.jpg") for n in range(FRAMES)])
         np.savez(folder / "mouth.npz", mouth=mouth, state=state)
         sound = speech(articulation(500) if name == WRONG else opening)
         write_wav(folder / AUDIO, shifted(sound, -LATE.get(name, 0)))
@@ -223,7 +224,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shift(folder: Path, late: int) -> None:
-    shift_sound(folder, late, sound_state(folder))
+    shift_sound(folder, late, file_state(folder / AUDIO))
 
 
 def test_shifting_twice_loses_nothing(folder: Path) -> None:
@@ -256,7 +257,7 @@ def test_sound_that_the_user_has_put_there_is_kept_too(folder: Path) -> None:
 
 
 def test_sound_that_changed_since_it_was_measured_stays(folder: Path) -> None:
-    measured = sound_state(folder)
+    measured = file_state(folder / AUDIO)
     write_wav(folder / AUDIO, speech(articulation(4))[:9000])
     content = (folder / AUDIO).read_bytes()
     with pytest.raises(UserError, match="has changed since it was measured"):
