@@ -31,12 +31,12 @@ from wav2lip_npu.config import (
     FilelistsConfig,
     GeneratorConfig,
     PreprocessConfig,
-    SyncConfig,
     SyncNetConfig,
     TrainConfig,
 )
 from wav2lip_npu.config_base import spelled
 from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config_measure import SyncConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import failures
 from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload

@@ -1,0 +1,103 @@
+"""Sound and faces compared by SyncNet, the lip-sync expert: each moment is embedded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.alignment.lags import LAGS
+from wav2lip_npu.constants import LOWER_HALF, WINDOW_FRAMES
+from wav2lip_npu.mel import WINDOW_ROWS, last_valid_start, syncnet_mel_start
+from wav2lip_npu.models import SyncNet
+from wav2lip_npu.models.inputs import to_float
+from wav2lip_npu.runtime.device import Device
+
+WINDOWS_AT_A_TIME = 128
+EMBEDDING = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A video as the expert knows it, a row for each window of five frames; on the CPU, float32."""
+
+    faces: torch.Tensor  # (n, 512); NaN where a frame of the window has no face
+    sound: torch.Tensor  # (m, 512), of the 0.2 s from each frame on
+
+
+def open_expert(path: Path, device: Device) -> SyncNet:
+    """An expert in evaluation mode, with the moving average of its weights if there is one.
+
+    Raises:
+        UserError: no such file, or it holds another network.
+    """
+    network = SyncNet()
+    loaded = checkpoint.read(path, network).for_inference()
+    checkpoint.load_network(network, loaded)
+    expert = device.prepare(network).requires_grad_(False).eval()
+    assert isinstance(expert, SyncNet)
+    return expert
+
+
+@torch.inference_mode()
+def embed(
+    expert: SyncNet, faces: np.ndarray, known: np.ndarray, mel: np.ndarray, device: Device
+) -> Embedded:
+    """Embed a video.
+
+    Args:
+        expert: see ``open_expert``.
+        faces: uint8 (frames, 96, 96, 3) BGR, 25 a second.
+        known: bool (frames,) whether there is a face; what ``faces`` has elsewhere is not used.
+        mel: float32 (80, rows), see ``mel.melspectrogram``; its row 0 is at frame 0.
+        device: where the expert is.
+    """
+    lower = torch.from_numpy(np.ascontiguousarray(faces[:, LOWER_HALF:]))
+    starts = np.arange(max(0, len(faces) - WINDOW_FRAMES + 1))
+    whole = np.array([known[start : start + WINDOW_FRAMES].all() for start in starts], bool)
+    seen = torch.full((len(starts), EMBEDDING), torch.nan)
+    for part in _parts(starts[whole]):
+        windows = torch.stack([lower[start : start + WINDOW_FRAMES] for start in part])
+        seen[part] = _run(expert.embed_face, to_float(windows).flatten(1, 2), device)
+    positions = np.arange(max(0, last_valid_start(mel.shape[1]) + 1))
+    heard = torch.zeros(len(positions), EMBEDDING)
+    for part in _parts(positions):
+        rows = [mel[:, row : row + WINDOW_ROWS] for row in syncnet_mel_start(part).tolist()]
+        heard[part] = _run(expert.embed_audio, torch.from_numpy(np.stack(rows))[:, None], device)
+    return Embedded(faces=seen, sound=heard)
+
+
+def _parts(starts: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(starts), WINDOWS_AT_A_TIME):
+        yield starts[first : first + WINDOWS_AT_A_TIME]
+
+
+def _run(
+    encoder: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, device: Device
+) -> torch.Tensor:
+    with device.autocast():
+        embedded = encoder(batch.to(device.torch_device))
+    return embedded.float().cpu()
+
+
+def probabilities(embedded: Embedded) -> np.ndarray:
+    """The expert's probability that sound and faces match, at each lag: the cosine.
+
+    Args:
+        embedded: n windows of faces, with sound at m places.
+
+    Returns:
+        float64 (n, 31), see ``LAGS``; NaN where there is no face, or no sound at that lag.
+    """
+    faces, sound = embedded.faces.double(), embedded.sound.double()
+    found = np.full((len(faces), len(LAGS)), np.nan)
+    for column, lag in enumerate(LAGS.tolist()):
+        first, last = max(0, -lag), min(len(faces), len(sound) - lag)
+        if first < last:
+            products = faces[first:last] * sound[first + lag : last + lag]
+            found[first:last, column] = products.sum(dim=1).numpy()
+    return found
