@@ -25,7 +25,7 @@ from benchmarks import measure, original
 from face_detection import FaceDetectionError, s3fd
 from tests.formula import fill
 from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.config_base import PRECISIONS
+from wav2lip_npu.config.base import PRECISIONS
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import video_reader as video

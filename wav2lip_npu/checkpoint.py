@@ -60,7 +60,7 @@ class Checkpoint:
         """The same with the weights that inference and export use.
 
         Args:
-            weights: one of ``config.EXPORTED_WEIGHTS``; auto: the moving average if there is one.
+            weights: one of ``EXPORTED_WEIGHTS``; auto: the moving average if there is one.
 
         Raises:
             UserError: the moving average is asked for, and there is none.

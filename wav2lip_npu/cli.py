@@ -30,13 +30,13 @@ from wav2lip_npu.config import (
     ExportConfig,
     FilelistsConfig,
     GeneratorConfig,
+    InferConfig,
     PreprocessConfig,
+    SyncConfig,
     SyncNetConfig,
     TrainConfig,
 )
-from wav2lip_npu.config_base import spelled
-from wav2lip_npu.config_infer import InferConfig
-from wav2lip_npu.config_measure import SyncConfig
+from wav2lip_npu.config.base import spelled
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import failures
 from wav2lip_npu.runtime.device import Device, disable_torch_npu_autoload

@@ -16,7 +16,7 @@ import torch
 from formula import fill
 from helpers import THIN_CLI, rows_heard, tone, write_video
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import GeneratorRunner

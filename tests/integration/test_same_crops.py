@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from helpers import tone
 
-from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig, PreprocessConfig
 from wav2lip_npu.data.clips import load_mel
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.command import infer

@@ -15,8 +15,7 @@ import torch
 from helpers import numbered, write_video
 
 from wav2lip_npu import cli
-from wav2lip_npu.config import GeneratorConfig
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import GeneratorConfig, InferConfig
 from wav2lip_npu.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -305,7 +304,7 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from wav2lip_npu import cli
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 
 def wait(config):
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wav2lip_npu import cli
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 
 PATH = Path("x")

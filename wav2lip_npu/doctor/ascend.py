@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from wav2lip_npu.config_base import NPU
+from wav2lip_npu.config.base import NPU
 from wav2lip_npu.doctor.cann import GUIDE, cann_home, check_cann, check_kernels
 from wav2lip_npu.doctor.machine import (
     Finding,

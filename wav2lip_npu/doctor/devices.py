@@ -12,7 +12,7 @@ import sys
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from wav2lip_npu.config_base import CPU, CUDA, DEVICE_NAMES, NPU
+from wav2lip_npu.config.base import CPU, CUDA, DEVICE_NAMES, NPU
 from wav2lip_npu.doctor.ascend import check_ascend
 from wav2lip_npu.doctor.machine import Finding, Machine, Output, one_line, remedy_for
 from wav2lip_npu.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.jobs import infer_jobs
 from wav2lip_npu.media.outfile import check_files

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.outfile import (
     FileIdentity,

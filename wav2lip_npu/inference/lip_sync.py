@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 import face_detection
-from wav2lip_npu.config_infer import LipSyncConfig
+from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator

@@ -11,7 +11,7 @@ import numpy as np
 
 import face_detection
 from face_detection import Box
-from wav2lip_npu.config_infer import LipSyncConfig
+from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.video_reader import Frame, rectangle
 from wav2lip_npu.tracking.boxes import to_pixels

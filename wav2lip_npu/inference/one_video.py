@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, no_face
 from wav2lip_npu.inference.source import FaceSource

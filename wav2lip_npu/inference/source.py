@@ -11,7 +11,7 @@ from itertools import count, islice
 import cv2
 import numpy as np
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import images, video_reader
 from wav2lip_npu.media.video_reader import Frame

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.config_base import CPU
+from wav2lip_npu.config.base import CPU
 from wav2lip_npu.data.clips import AUDIO, publish_clip, remove_clip
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.preprocessing import report

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wav2lip_npu.config_base import CPU, CUDA, NPU, check_device_name
+from wav2lip_npu.config.base import CPU, CUDA, NPU, check_device_name
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import device_choice
 from wav2lip_npu.runtime.machine_memory import free_machine_memory

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wav2lip_npu.config_base import CPU, CUDA, NPU
+from wav2lip_npu.config.base import CPU, CUDA, NPU
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.threads import local_processes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from wav2lip_npu.config_measure import SyncConfig
+from wav2lip_npu.config import SyncConfig
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import threads

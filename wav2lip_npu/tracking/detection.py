@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import face_detection
-from wav2lip_npu.config_base import DetectorOptions
+from wav2lip_npu.config.base import DetectorOptions
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wav2lip_npu.config_infer import BLENDS
+from wav2lip_npu.config.inference import BLENDS
 from wav2lip_npu.inference.blending import blend
 
 BOX = (60, 40, 180, 200)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference import jobs
 from wav2lip_npu.inference.jobs import Job, infer_jobs, read_jobs

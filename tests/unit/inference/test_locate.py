@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import numbered
 
-from wav2lip_npu.config_infer import LipSyncConfig
+from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.inference.locate import MissingFacePolicy, locate
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection_cache import DetectionCache

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import number_of, numbered, write_video
 
-from wav2lip_npu.config_infer import InferConfig
+from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import video_reader as video

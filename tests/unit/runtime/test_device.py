@@ -15,11 +15,11 @@ from wav2lip_npu.runtime.machine_memory import free_machine_memory
 
 ROOT = Path(__file__).parents[3]
 # runtime/device.py runs code for a kind of device, runtime/device_choice.py chooses it, and
-# config_base.py defines the names. Others, such as doctor, take the constants NPU and CUDA there.
+# config/base.py defines the names. Others, such as doctor, take the constants NPU and CUDA there.
 NAMED_IN = {
     "wav2lip_npu/runtime/device.py",
     "wav2lip_npu/runtime/device_choice.py",
-    "wav2lip_npu/config_base.py",
+    "wav2lip_npu/config/base.py",
 }
 NAME = re.compile(r"(?<![\w-])(cuda|npu)(?![\w-])")  # but not wav2lip_npu, torch_npu or npu-smi
 

@@ -1,14 +1,11 @@
-"""The options of the commands that measure: sync.
-
-As in ``config``, each is a frozen dataclass, checked when it is made.
-"""
+"""The options of the commands that measure: sync."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config_base import Options, option
+from wav2lip_npu.config.base import Options, option
 from wav2lip_npu.errors import UserError
 
 

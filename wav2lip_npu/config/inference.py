@@ -1,4 +1,4 @@
-"""The options of lip-sync: of the command ``infer``, and of ``LipSync`` as a library."""
+"""The options of lip-sync: of ``infer``, of ``LipSync`` as a library, and of ``export``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config_base import (
+from wav2lip_npu.config.base import (
     PRECISIONS,
     DetectorOptions,
     NetworkOptions,
+    Options,
     card_indices,
     option,
     spelled,
@@ -26,6 +27,7 @@ PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow"),
 )
+EXPORTED_WEIGHTS = ("auto", "ema", "raw")
 MAX_FPS = 240  # of the videos that infer makes of still images
 
 
@@ -157,3 +159,28 @@ class InferConfig(LipSyncConfig):
     def cards(self) -> list[int]:
         """How far each card to use is from the one of ``--device``."""
         return card_indices(self.devices) or [0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Options):
+    """Write a generator for inference only: .pth and .safetensors."""
+
+    checkpoint_path: Path = option("checkpoint of the generator")
+    outfile: Path = option("file to write; files with other suffixes are written beside it")
+    weights: str = option(
+        "which weights: ema, raw, or auto (ema if the checkpoint has them, else raw)",
+        "auto",
+        choices=EXPORTED_WEIGHTS,
+    )
+    onnx: bool = option("also write .onnx, and compare it with torch", False)
+    onnx_batch: int | None = option(
+        "with --onnx: the one number of faces in a batch, as Ascend's atc wants it (default: any)",
+        None,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.onnx_batch is not None:
+            self.require_batch_size("onnx_batch")
+            if not self.onnx:
+                raise UserError(f"--onnx_batch {self.onnx_batch}: has no effect without --onnx")

@@ -1,72 +1,16 @@
-"""The options of every command: one frozen dataclass each, checked when it is made.
-
-``cli`` builds the command line from these classes: a field's name is the option's name, and its
-text and default appear in ``--help``. A new option is one new field here.
-"""
+"""The options of both training commands."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config_base import (
-    DEVICE_HELP,
-    PRECISIONS,
-    DetectorOptions,
-    DeviceOptions,
-    NetworkOptions,
-    Options,
-    card_indices,
-    option,
-)
+from wav2lip_npu.config.base import NetworkOptions, option
 from wav2lip_npu.errors import UserError
 
 EXPERT_MODES = ("eval", "train")
-SCENE_CUT_POLICIES = ("keep", "split", "reject")
 OBJECTIVES = ("bce", "contrastive")
 SCHEDULES = ("constant", "cosine")
-EXPORTED_WEIGHTS = ("auto", "ema", "raw")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConfig(DetectorOptions, NetworkOptions):
-    """Cut videos into face crops and audio."""
-
-    data_root: Path = option("folder with the videos, at any depth")
-    preprocessed_root: Path = option("folder to write to; a clip keeps its path in --data_root")
-    batch_size: int = option("frames per batch of the face detector", 32)
-    num_workers: int | None = option(
-        "videos processed at the same time (default: one per core, at most four per card)", None
-    )
-    devices: str | None = option(
-        "indices of the cards to use, as in 0,2,3 (default: the first --ngpu cards)", None
-    )
-    ngpu: int = option("number of cards to use, from the first one on", 1)
-    precision: str = option(
-        "arithmetic of S3FD; auto: the fastest that the device supports natively",
-        "fp32",
-        choices=PRECISIONS,
-    )
-    smooth_boxes: bool = option(
-        "average the face boxes over five frames, as infer's --smooth centred does", False
-    )
-    scene_cuts: str = option(
-        "what to do with a video that has scene cuts: keep it as one clip, split it into "
-        "NAME-shot1, -shot2 …, or reject it; no face is tracked across a cut",
-        "keep",
-        choices=SCENE_CUT_POLICIES,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_batch_size("batch_size")
-        self.require_at_least(1, "num_workers", "ngpu")
-        card_indices(self.devices)
-
-    @property
-    def cards(self) -> list[int]:
-        """The indices of the cards to use."""
-        return card_indices(self.devices) or [*range(self.ngpu)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,77 +152,3 @@ class GeneratorConfig(TrainConfig):
         super().__post_init__()
         if self.disc_checkpoint_path is not None and not self.disc:
             raise UserError("--disc_checkpoint_path: has no effect without --disc")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig(Options):
-    """Write a generator for inference only: .pth and .safetensors."""
-
-    checkpoint_path: Path = option("checkpoint of the generator")
-    outfile: Path = option("file to write; files with other suffixes are written beside it")
-    weights: str = option(
-        "which weights: ema, raw, or auto (ema if the checkpoint has them, else raw)",
-        "auto",
-        choices=EXPORTED_WEIGHTS,
-    )
-    onnx: bool = option("also write .onnx, and compare it with torch", False)
-    onnx_batch: int | None = option(
-        "with --onnx: the one number of faces in a batch, as Ascend's atc wants it (default: any)",
-        None,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.onnx_batch is not None:
-            self.require_batch_size("onnx_batch")
-            if not self.onnx:
-                raise UserError(f"--onnx_batch {self.onnx_batch}: has no effect without --onnx")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig(DeviceOptions):
-    """Make a small talking-head data set and run every step on it."""
-
-    outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
-    clips: int = option("clips in the data set", 12)
-    expert_steps: int = option("training steps of the expert", 60)
-    generator_steps: int = option("training steps of the generator", 60)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(4, "clips")
-        self.require_at_least(1, "expert_steps", "generator_steps")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DoctorConfig(DeviceOptions):
-    """Show what this machine has, what it lacks, and what to do about it."""
-
-    device: str = option(f"the exit code is 0 if this device can be used: {DEVICE_HELP}", "auto")
-    s3fd: Path | None = option("S3FD's weight file (default: as for preprocess)", None)
-    syncnet_checkpoint_path: Path | None = option(
-        "checkpoint of the lip-sync expert (default: checkpoints/lipsync_expert.pth)", None
-    )
-    json: bool = option("print JSON, for programs", False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilelistsConfig(Options):
-    """Divide preprocessed clips into train.txt, val.txt and test.txt."""
-
-    data_root: Path = option("folder of the preprocessed clips, as for training")
-    filelists: Path = option("folder to write to, as for training", Path("filelists"))
-    val: float = option("fraction of the clips for validation, above 0 and up to 0.5", 0.05)
-    test: float = option("fraction of the clips for testing, 0 to 0.5", 0.05)
-    seed: int = option("seed of the division; another one selects other speakers", 0)
-    overwrite: bool = option("replace existing lists of other clips", False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least(0, "seed")
-        if not 0 < self.val <= 0.5:
-            raise UserError(f"--val {self.val}: must be above 0 and at most 0.5")
-        if not 0 <= self.test <= 0.5:
-            raise UserError(f"--test {self.test}: must be from 0 to 0.5")
-        if self.val + self.test == 1:
-            raise UserError("--val 0.5 --test 0.5: leaves no clips to train on")

@@ -1,0 +1,25 @@
+"""The options of every command: one frozen dataclass each, checked when it is made.
+
+``cli`` builds the command line from these classes: a field's name is the option's name, and its
+text and default appear in ``--help``. A new option is one new field here.
+"""
+
+from wav2lip_npu.config.data import FilelistsConfig, PreprocessConfig
+from wav2lip_npu.config.inference import ExportConfig, InferConfig, LipSyncConfig
+from wav2lip_npu.config.machine import DemoConfig, DoctorConfig
+from wav2lip_npu.config.measure import SyncConfig
+from wav2lip_npu.config.training import GeneratorConfig, SyncNetConfig, TrainConfig
+
+__all__ = [
+    "DemoConfig",
+    "DoctorConfig",
+    "ExportConfig",
+    "FilelistsConfig",
+    "GeneratorConfig",
+    "InferConfig",
+    "LipSyncConfig",
+    "PreprocessConfig",
+    "SyncConfig",
+    "SyncNetConfig",
+    "TrainConfig",
+]
