@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wav2lip_npu.alignment.comparison import MIN_CLIPS, TINY, Comparison, conclude, margin
 from wav2lip_npu.alignment.lags import LAGS, at_lag, correlations
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.mel import MEL_BANDS, ROWS_PER_SECOND
@@ -25,13 +26,9 @@ RIDGE = 300.0  # of the regression, in samples of unit variance
 ROUNDS = 3
 FOLDS = 4  # each is scored by a model of the others
 OTHER_SOUNDS = 16  # with which a clip is compared, to know what chance gives
-ANY_LAG = 0.1  # share of clips that may have any lag, whatever the others have
-PRIOR_KERNEL = (0.25, 0.5, 0.25)  # neighbours of a lag are as likely
-MIN_CLIPS = 16  # from which a model can be learned
 MIN_LEARNED_FRAMES = 400  # of all of them: 16 s, more than the model has numbers
 MAX_LEARNED_CLIPS = 1000  # of a larger data set every n-th is learned from
 MAX_FIT = 0.99  # correlation of a prediction; 1 would have an infinite weight
-_TINY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +72,24 @@ class MouthModel:
         return np.asarray(_with_context(voice) @ self.solution)
 
 
-def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
-    """How well each clip's mouth goes with its voice.
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """The mouths of a data set, and what models that were learned from it predict of each voice.
 
-    No clip is scored by a model that was learned from it: chance would look like agreement.
+    Each clip belongs to a fold, whose model was learned from the clips of the others: chance would
+    look like agreement otherwise.
+    """
+
+    mouths: list[np.ndarray]  # (frames, 6) each: shape and changes, with variance 1
+    models: list[MouthModel]  # one for each fold
+    predictions: list[list[np.ndarray]]  # of each model, of each voice: (n, 6)
+
+
+def predict_mouths(talks: Sequence[Talk]) -> Predicted:
+    """Learn from the clips of a data set how its mouths go with its voices.
 
     Args:
-        talks: the clips of a data set; from ``MIN_CLIPS`` on models are learned from them.
-
-    Returns:
-        scores: (clips, 31) at each lag, in standard errors of chance; less at lags that are rare in
-            the data set. NaN for a clip that cannot be compared: no face, or no voice.
-        confidence: (clips,) by how many standard deviations the best lag's score is above that with
-            other clips' sound. 0 where there are too few others.
+        talks: of fewer than ``MIN_CLIPS`` nothing is learned: a mouth is as open as it is loud.
     """
     mouths = [_with_changes(_standard(talk.mouth)) for talk in talks]
     voices = [_standard(talk.voice) for talk in talks]
@@ -101,24 +103,34 @@ def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
         if any(model is None for model in learned):
             break
         models = [model for model in learned if model is not None]
-    predictions = _predict(models, voices)
-    scores = _scores(predictions, mouths, models, own)
-    if len(talks) < MIN_CLIPS:
-        return _known(scores), np.zeros(len(talks))
-    count = min(OTHER_SOUNDS, len(talks) - 1)
-    step = len(talks) // (count + 1)
-    others = np.stack(
-        [_scores(predictions, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)]
+    return Predicted(mouths=mouths, models=models, predictions=_predict(models, voices))
+
+
+def compare_mouths(predicted: Predicted) -> Comparison:
+    """Scores in standard errors of chance; of one clip alone there are no others."""
+    mouths, models, predictions = predicted.mouths, predicted.models, predicted.predictions
+    own = np.arange(len(mouths))
+    count = min(OTHER_SOUNDS, len(own) - 1)
+    step = len(own) // (count + 1)
+    others = [
+        _scores(predictions, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)
+    ]
+    return Comparison(
+        scores=_scores(predictions, mouths, models, own),
+        others=np.stack(others) if others else np.zeros((0, len(own), len(LAGS))),
     )
-    prior = _spread(others.max(axis=2)) * _log_prior(scores)
-    chance = (others + prior).max(axis=2)  # (others, clips)
-    above = (scores + prior).max(axis=1) - chance.mean(axis=0)
-    return _known(scores) + prior, above / (_spread(chance) + _TINY)
 
 
-def _known(scores: np.ndarray) -> np.ndarray:
-    """With NaN for clips whose scores are all 0."""
-    return np.where((scores == 0).all(axis=1, keepdims=True), np.nan, scores)
+def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
+    """How well each clip's mouth goes with its voice, and how sure that is; see ``conclude``.
+
+    With fewer than ``MIN_CLIPS`` clips the confidence is 0.
+    """
+    comparison = compare_mouths(predict_mouths(talks))
+    if len(talks) >= MIN_CLIPS:
+        return conclude([comparison])
+    unknown = (comparison.scores == 0).all(axis=1, keepdims=True)
+    return np.where(unknown, np.nan, comparison.scores), np.zeros(len(talks))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
@@ -127,7 +139,7 @@ def _standard(values: np.ndarray) -> np.ndarray:
     known = values[np.isfinite(values).all(axis=1)]
     if not len(known):
         return values
-    return np.asarray((values - known.mean(axis=0)) / (known.std(axis=0) + _TINY))
+    return np.asarray((values - known.mean(axis=0)) / (known.std(axis=0) + TINY))
 
 
 def _with_changes(mouth: np.ndarray) -> np.ndarray:
@@ -184,7 +196,7 @@ def _learn(
     Returns:
         None if there is too little to learn from.
     """
-    margins = np.array([_margin(one) for one in scores[clips]])
+    margins = np.array([margin(one) for one in scores[clips]])
     clearest = clips[margins >= np.median(margins)]
     clearest = clearest[:: -(-len(clearest) // MAX_LEARNED_CLIPS)]
     width = (2 * CONTEXT_FRAMES + 1) * 2 * BAND_GROUPS
@@ -200,31 +212,6 @@ def _learn(
         return None
     solution = np.linalg.solve(xx + RIDGE * np.eye(width), xy)
     power = ((xx @ solution) * solution).sum(axis=0) * yy  # of predictions, and of mouths
-    r = (solution * xy).sum(axis=0) / np.sqrt(np.maximum(power, _TINY))
+    r = (solution * xy).sum(axis=0) / np.sqrt(np.maximum(power, TINY))
     r = np.clip(r, 0, MAX_FIT)
     return MouthModel(solution=solution, weights=r / (1 - r * r))
-
-
-def _margin(scores: np.ndarray) -> float:
-    """By how much the best lag is better than those that are no neighbours of it."""
-    best = int(np.argmax(scores))
-    far = np.abs(np.arange(len(LAGS)) - best) > 2
-    return float((scores[best] - scores[far].max()) / (scores.std() + _TINY))
-
-
-def _log_prior(scores: np.ndarray) -> np.ndarray:
-    """The logarithm of how many clips have a lag, by the half of them that is clearest."""
-    scores = scores[(scores != 0).any(axis=1)]
-    if not len(scores):
-        return np.zeros(len(LAGS))
-    margins = np.array([_margin(one) for one in scores])
-    clearest = np.argmax(scores[margins >= np.median(margins)], axis=1)
-    counts = np.bincount(clearest, minlength=len(LAGS)).astype(np.float64)
-    smooth = np.convolve(np.pad(counts, 1, "edge"), PRIOR_KERNEL, "valid")
-    shares = smooth / smooth.sum()
-    return np.asarray(np.log((1 - ANY_LAG) * shares + ANY_LAG / len(LAGS)))
-
-
-def _spread(chance: np.ndarray) -> float:
-    """The standard deviation by which other sounds differ, of (others, clips)."""
-    return float(np.sqrt(((chance - chance.mean(axis=0)) ** 2).mean()))

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from face_detection.landmarks import FaceLandmarks
+from wav2lip_npu.alignment.comparison import MIN_CLIPS
 from wav2lip_npu.alignment.lags import MAX_LAG, best_offset
-from wav2lip_npu.alignment.mouth import MIN_CLIPS, Talk, mouth_scores, voice_features
+from wav2lip_npu.alignment.mouth import Talk, mouth_scores, voice_features
 from wav2lip_npu.data.clips import AUDIO, load_mel
 from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
 from wav2lip_npu.runtime import threads
