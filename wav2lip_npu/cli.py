@@ -63,6 +63,12 @@ def _filelists(config: FilelistsConfig) -> None:
 def _sync(config: SyncConfig) -> None:
     from wav2lip_npu.sync.command import sync
 
+    if config.videos is not None:
+        _preprocess(
+            PreprocessConfig(
+                data_root=config.videos, preprocessed_root=config.data_root, device=config.device
+            )
+        )
     sync(config)
 
 

@@ -37,17 +37,19 @@ def conclude(comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]
         scores: (clips, 31); less at lags that are rare among the clips. NaN for a clip that cannot
             be compared.
         confidence: (clips,) by how many standard deviations the best lag's score is above that with
-            sounds that are not the clip's.
+            sounds that are not the clip's. 0 if there are none.
     """
     together = _sum(comparisons)
     scores, others = together.scores, together.others
+    known = np.where((scores == 0).all(axis=1, keepdims=True), np.nan, scores)
+    if not len(others):
+        return known, np.zeros(len(scores))
     prior = np.zeros(len(LAGS))
     if len(scores) >= MIN_CLIPS:
         prior = _spread(others.max(axis=2)) * _log_prior(scores)
     chance = (others + prior).max(axis=2)  # (k, clips)
     above = (scores + prior).max(axis=1) - chance.mean(axis=0)
-    unknown = (scores == 0).all(axis=1, keepdims=True)
-    return np.where(unknown, np.nan, scores) + prior, above / (_spread(chance) + TINY)
+    return known + prior, above / (_spread(chance) + TINY)
 
 
 def _sum(comparisons: Sequence[Comparison]) -> Comparison:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.alignment.embedded import Embedded
 from wav2lip_npu.alignment.lags import LAGS
 from wav2lip_npu.constants import LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.mel import WINDOW_ROWS, last_valid_start, syncnet_mel_start
@@ -19,14 +19,6 @@ from wav2lip_npu.runtime.device import Device
 
 WINDOWS_AT_A_TIME = 128
 EMBEDDING = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embedded:
-    """A video as the expert knows it, a row for each window of five frames; on the CPU, float32."""
-
-    faces: torch.Tensor  # (n, 512); NaN where a frame of the window has no face
-    sound: torch.Tensor  # (m, 512), of the 0.2 s from each frame on
 
 
 def open_expert(path: Path, device: Device) -> SyncNet:

@@ -25,6 +25,7 @@ CONTEXT_FRAMES = 5  # of the voice, before and after a frame
 RIDGE = 300.0  # of the regression, in samples of unit variance
 ROUNDS = 3
 FOLDS = 4  # each is scored by a model of the others
+FRAMES_THAT_OVERLAP = 4.0  # a mouth hardly changes in as many
 OTHER_SOUNDS = 16  # with which a clip is compared, to know what chance gives
 MIN_LEARNED_FRAMES = 400  # of all of them: 16 s, more than the model has numbers
 MAX_LEARNED_CLIPS = 1000  # of a larger data set every n-th is learned from
@@ -121,16 +122,33 @@ def compare_mouths(predicted: Predicted) -> Comparison:
     )
 
 
+def along_time(predicted: Predicted, clip: int) -> np.ndarray:
+    """How well each frame's mouth goes with the voice at each lag.
+
+    Returns:
+        (frames, 31) in standard deviations of chance, which is the voice backwards; NaN where
+        there is no face or no voice.
+    """
+    fold = clip % FOLDS
+    mouth, voice = predicted.mouths[clip], predicted.predictions[fold][clip]
+    weights = predicted.models[fold].weights
+    own, chance = (
+        np.stack([(at_lag(one, len(mouth), int(lag)) * mouth) @ weights for lag in LAGS], axis=1)
+        for one in (voice, voice[::-1])
+    )
+    known = chance[np.isfinite(chance)]
+    if not len(known):
+        return np.full(own.shape, np.nan)
+    return np.asarray((own - known.mean()) / (known.std() + TINY))
+
+
 def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
     """How well each clip's mouth goes with its voice, and how sure that is; see ``conclude``.
 
     With fewer than ``MIN_CLIPS`` clips the confidence is 0.
     """
-    comparison = compare_mouths(predict_mouths(talks))
-    if len(talks) >= MIN_CLIPS:
-        return conclude([comparison])
-    unknown = (comparison.scores == 0).all(axis=1, keepdims=True)
-    return np.where(unknown, np.nan, comparison.scores), np.zeros(len(talks))
+    scores, confidence = conclude([compare_mouths(predict_mouths(talks))])
+    return scores, confidence if len(talks) >= MIN_CLIPS else np.zeros(len(talks))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

@@ -5,22 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config.base import Options, option
+from wav2lip_npu.config.base import NetworkOptions, card_indices, option
 from wav2lip_npu.errors import UserError
+
+COMPARED_BY = ("auto", "mouth", "expert", "both")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyncConfig(Options):
+class SyncConfig(NetworkOptions):
     """Measure how far sound and lips are apart in preprocessed clips, and mend it."""
 
     data_root: Path = option("folder with the clips, at any depth")
+    videos: Path | None = option(
+        "folder of videos that are preprocessed into --data_root first, with preprocess's defaults "
+        "(default: the clips are there)",
+        None,
+    )
+    by: str = option(
+        "what is compared with the sound: the shape of the mouth, which needs no training; what "
+        "the expert sees; or both together; auto: both if there is an expert, else the mouth",
+        "auto",
+        choices=COMPARED_BY,
+    )
+    syncnet_checkpoint_path: Path | None = option(
+        "lip-sync expert: a checkpoint of ours or of the original (default: none)", None
+    )
     fix: bool = option(
         "shift the sound of clips that are off, by whole frames; the sound as it was is kept "
         "beside it as audio.original.wav",
         False,
     )
+    fractional: bool = option("with --fix, shift by fractions of a frame too", False)
     filter: Path | None = option(
-        "folder to write the lists of --filelists to, without clips that are unclear or off "
+        "folder to write the lists of --filelists to, without clips that are unclear, off or jump "
         "(default: no lists)",
         None,
     )
@@ -29,11 +46,15 @@ class SyncConfig(Options):
     outdir: Path | None = option("folder of report and histogram (default: --data_root)", None)
     min_offset: int = option("frames from which on a clip is off", 2)
     min_confidence: float = option(
-        "below it a clip is unclear: its sound goes with the mouth hardly better than that of "
-        "other clips does (in standard deviations)",
+        "below it a clip is unclear: its sound goes with the face hardly better than sound that "
+        "is not the clip's (in standard deviations)",
         1.25,
     )
-    num_workers: int | None = option("processes (default: one per core)", None)
+    num_workers: int | None = option("processes that look for mouths (default: one per core)", None)
+    devices: str | None = option(
+        "indices of the cards that share the clips for the expert, as in 0,2,3 (default: one card)",
+        None,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,3 +62,25 @@ class SyncConfig(Options):
         self.require_above_0("min_confidence")
         if self.overwrite and self.filter is None:
             raise UserError("--overwrite: has no effect without --filter")
+        if self.fractional and not self.fix:
+            raise UserError("--fractional: has no effect without --fix")
+        if self.by in ("expert", "both") and self.syncnet_checkpoint_path is None:
+            raise UserError(f"--by {self.by}: needs --syncnet_checkpoint_path")
+        if self.devices is not None and not self.by_expert:
+            raise UserError("--devices: has no effect without an expert")
+        card_indices(self.devices)
+
+    @property
+    def by_mouth(self) -> bool:
+        """Whether mouths are compared with the sound."""
+        return self.by != "expert"
+
+    @property
+    def by_expert(self) -> bool:
+        """Whether the expert is asked."""
+        return self.by != "mouth" and self.syncnet_checkpoint_path is not None
+
+    @property
+    def cards(self) -> list[int]:
+        """How far each card to use is from the one of ``--device``."""
+        return card_indices(self.devices) or [0]

@@ -39,6 +39,7 @@ AUDIO = "audio.wav"  # in a clip's folder, beside the crops 0.jpg, 1.jpg …
 SHIFT = "audio.shift.json"  # what ``sync --fix`` did to it; the sound before is kept beside it
 MEL = "mel.npy"  # its mel spectrogram, computed once
 MOUTH = "mouth.npz"  # the shape of its mouth, computed once, see ``mouths``
+EXPERT = "expert.npz"  # what an expert found by sliding over it, see ``sync``
 MIN_CLIP_FRAMES = 3 * WINDOW_FRAMES + 1  # crops that a clip must have, as in the original
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -114,7 +115,13 @@ def remove_clip(folder: Path) -> None:
     if not folder.is_dir():
         return
     (folder / AUDIO).unlink(missing_ok=True)  # first: what is left is no whole clip
-    for path in (folder / SHIFT, folder / MEL, folder / MOUTH, *original_audio(folder)):
+    for path in (
+        folder / SHIFT,
+        folder / MEL,
+        folder / MOUTH,
+        folder / EXPERT,
+        *original_audio(folder),
+    ):
         path.unlink(missing_ok=True)
     for number in list_crops(folder):
         (folder / f"{number}.jpg").unlink()

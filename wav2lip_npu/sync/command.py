@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,14 +18,17 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from wav2lip_npu.config import SyncConfig
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.runtime import threads
+from wav2lip_npu.runtime import distributed
+from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import read_text, write_text
 from wav2lip_npu.runtime.locks import folder_lock
 from wav2lip_npu.runtime.signals import stop_signals
-from wav2lip_npu.sync.measure import Measured, Reading, measure, read_clips
+from wav2lip_npu.runtime.threads import process_share
+from wav2lip_npu.sync.measure import Measured, Readings, measure, read
 from wav2lip_npu.sync.report import (
     IN_SYNC,
+    JUMPS,
     OFF,
     SHIFTED,
     UNCLEAR,
@@ -44,26 +47,34 @@ log = logging.getLogger(__name__)
 def sync(config: SyncConfig) -> list[ClipSync]:
     """Measure how late the sound of each clip comes.
 
+    Of several processes each reads its share of the clips, and the first one does the rest.
+
     Returns:
-        What was found of each, sorted by name; it is also in the report.
+        What was found of each, sorted by name; it is also in the report. Nothing in a process that
+        is not the first.
 
     Raises:
         UserError: no clips there, a list that cannot be filtered, or a file cannot be written.
         KeyboardInterrupt: stopped by a signal; what was computed of clips is kept.
     """
+    clips = usable_clips(config.data_root)
+    if not _read_shares(config, clips):
+        return []
     root, outdir = config.data_root, config.outdir or config.data_root
-    clips = usable_clips(root)
     lists = _lists_to_filter(config)
     with ExitStack() as locks:
         locks.enter_context(folder_lock(outdir, "sync"))
         if config.fix and outdir != root:
             locks.enter_context(folder_lock(root, "sync"))
-        readings, faults = _read(root, clips, config.num_workers)
+        readings = _read(config, clips)
+        if not readings.clips:
+            fault = next(iter(readings.faults.values()))
+            raise UserError(f"not one of {len(clips)} clips can be read; {fault}")
         found = measure(readings)
-        entries = [_judge(clip, found, faults, config) for clip in clips]
+        entries = [_judge(clip, found, readings.faults, config) for clip in clips]
         write_report(entries, outdir)
         if config.fix:
-            entries = _mend_all(entries, readings, root)
+            entries = _mend_all(entries, readings, config)
             write_report(entries, outdir)
     log_summary(entries, outdir)
     if not config.fix and any(entry.state == OFF for entry in entries):
@@ -73,24 +84,35 @@ def sync(config: SyncConfig) -> list[ClipSync]:
     return entries
 
 
-def _read(
-    root: Path, clips: list[str], num_workers: int | None
-) -> tuple[dict[str, Reading], dict[str, str]]:
-    """See ``read_clips``.
+def _read_shares(config: SyncConfig, clips: list[str]) -> bool:
+    """Let each process of torchrun read its share; what it finds is kept beside the clips.
+
+    Returns:
+        Whether this is the first process, which goes on.
+    """
+    rank, processes = process_share()
+    if processes == 1:
+        return True
+    device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
+    with distributed.join(device) as world:
+        if share := clips[rank::processes]:
+            _read(config, share)
+        world.wait_for_all()
+    return rank == 0
+
+
+def _read(config: SyncConfig, clips: list[str]) -> Readings:
+    """See ``measure.read``.
 
     Raises:
-        UserError: not one can be read.
         KeyboardInterrupt: stopped by a signal.
     """
-    workers = min(num_workers or threads.share_of_cores(), len(clips))
     with stop_signals() as stop:
-        readings, faults = read_clips(root, clips, workers, stop)
+        readings = read(config, clips, stop)
     if stop.is_set():
         log.info("stopped; the same command goes on from here")
         raise KeyboardInterrupt
-    if not readings:
-        raise UserError(f"not one of {len(clips)} clips can be read; {next(iter(faults.values()))}")
-    return readings, faults
+    return readings
 
 
 def _judge(
@@ -99,32 +121,35 @@ def _judge(
     if clip not in found:
         return ClipSync(clip=clip, state=UNREADABLE, reason=faults.get(clip))
     offset, confidence = found[clip].offset, found[clip].confidence
-    state = UNCLEAR
-    if offset is not None and confidence >= config.min_confidence:
+    parts = found[clip].segments
+    state, jumps = UNCLEAR, None
+    if len(parts) > 1:
+        state, jumps = JUMPS, [asdict(part) for part in parts]
+    elif offset is not None and confidence >= config.min_confidence:
         state = OFF if abs(round(offset)) >= config.min_offset else IN_SYNC
-    return ClipSync(clip=clip, state=state, offset=offset, confidence=confidence)
+    return ClipSync(clip=clip, state=state, offset=offset, confidence=confidence, jumps=jumps)
 
 
-def _mend_all(
-    entries: list[ClipSync], readings: Mapping[str, Reading], root: Path
-) -> list[ClipSync]:
+def _mend_all(entries: list[ClipSync], readings: Readings, config: SyncConfig) -> list[ClipSync]:
     """Shift the sound of all clips that are off; after a signal the rest stays as it is."""
     mended = []
     bar = tqdm(entries, unit="clip", disable=None)
     with stop_signals() as stop, logging_redirect_tqdm():
         for entry in bar:
             is_off = entry.state == OFF and not stop.is_set()
-            mended.append(_mend(entry, readings[entry.clip], root) if is_off else entry)
+            mended.append(_mend(entry, readings, config) if is_off else entry)
     if stop.is_set():
         log.info("stopped; clips that are shifted stay so, the same command goes on from here")
         raise KeyboardInterrupt
     return mended
 
 
-def _mend(entry: ClipSync, reading: Reading, root: Path) -> ClipSync:
+def _mend(entry: ClipSync, readings: Readings, config: SyncConfig) -> ClipSync:
     """Shift the sound of a clip; whatever goes wrong with it costs it alone."""
+    late = entry.offset or 0.0
+    late = late if config.fractional else round(late)
     try:
-        shift_sound(root / entry.clip, round(entry.offset or 0), reading.sound)
+        shift_sound(config.data_root / entry.clip, late, readings.sound(entry.clip))
     except Exception as error:
         log.warning("%s: %s", entry.clip, reason(error))
         return replace(entry, reason=reason(error))

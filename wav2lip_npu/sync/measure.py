@@ -1,36 +1,50 @@
-"""What is seen and heard of each clip, by worker processes; and what follows from all of it."""
+"""The offset of each clip: by its mouth, by the expert, or by both."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from face_detection.landmarks import FaceLandmarks
-from wav2lip_npu.alignment.comparison import MIN_CLIPS
-from wav2lip_npu.alignment.lags import MAX_LAG, best_offset
-from wav2lip_npu.alignment.mouth import Talk, mouth_scores, voice_features
-from wav2lip_npu.data.clips import AUDIO, load_mel
-from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
+from wav2lip_npu.alignment.comparison import MIN_CLIPS, Comparison, conclude
+from wav2lip_npu.alignment.jumps import Segment, segments
+from wav2lip_npu.alignment.lags import best_offset
+from wav2lip_npu.alignment.mouth import (
+    FRAMES_THAT_OVERLAP,
+    Predicted,
+    along_time,
+    compare_mouths,
+    predict_mouths,
+)
+from wav2lip_npu.config import SyncConfig
 from wav2lip_npu.runtime import threads
-from wav2lip_npu.runtime.files import file_state
-from wav2lip_npu.runtime.workers import WorkerPool
+from wav2lip_npu.sync.workers import (
+    ExpertOptions,
+    ExpertReading,
+    ExpertWorker,
+    MouthReading,
+    MouthWorker,
+    read_clips,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What was read of a clip."""
+class Readings:
+    """What was read of clips that can be read."""
 
-    talk: Talk
-    sound: tuple[int, int]  # ``file_state`` of the sound, before it was read
+    clips: list[str]  # sorted
+    faults: dict[str, str]  # of the others, why not
+    mouths: dict[str, MouthReading] = field(default_factory=dict)  # empty unless asked for
+    judged: dict[str, ExpertReading] = field(default_factory=dict)  # the same
+
+    def sound(self, clip: str) -> tuple[int, int]:
+        """``file_state`` of a clip's sound, before it was read."""
+        return (self.mouths or self.judged)[clip].sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,74 +52,82 @@ class Measured:
     """The offset of a clip."""
 
     offset: float | None  # frames by which the sound comes late; None: nothing to compare
-    confidence: float  # standard deviations above what other clips' sound gives
+    confidence: float  # standard deviations above what sound that is not the clip's gives
+    segments: list[Segment]  # more than one if the sound jumps
 
 
-class MouthWorker:
-    """Reads clips, in a process of its own."""
-
-    def __init__(self, root: Path, workers: int) -> None:
-        """Load the network; ``workers`` processes share the cores."""
-        threads.limit_threads(workers)
-        self._root = root
-        self._landmarks = FaceLandmarks()
-
-    def process(self, clip: str) -> Reading:
-        """The mouth and the voice of a clip.
-
-        Raises:
-            UserError: it has no crops or no sound that can be read.
-        """
-        folder = self._root / clip
-        sound = file_state(folder / AUDIO)
-        mouth = load_mouth(folder, self._landmarks)
-        voice = voice_features(load_mel(folder))[: MAX_FRAMES + MAX_LAG]
-        load_mel.cache_clear()  # each clip is read once
-        return Reading(talk=Talk(mouth=mouth, voice=voice), sound=sound)
-
-
-def read_clips(
-    root: Path, clips: Iterable[str], workers: int, stop: threading.Event
-) -> tuple[dict[str, Reading], dict[str, str]]:
-    """Read clips side by side.
+def read(config: SyncConfig, clips: Sequence[str], stop: threading.Event) -> Readings:
+    """Read clips side by side; what was read of each is kept beside its crops.
 
     Returns:
-        Those that could be read, and for the others why not. Fewer if ``stop`` is set.
+        Fewer clips if ``stop`` is set.
     """
-    names = list(clips)
-    pool: WorkerPool[str] = WorkerPool(MouthWorker, [(root, workers)] * workers)
-    for name in names:
-        pool.submit(name)
-    readings, faults = {}, {}
-    with logging_redirect_tqdm(), tqdm(total=len(names), unit="clip", disable=None) as bar:
-        try:
-            for outcome in pool.outcomes(stop):
-                if outcome.failure is None:
-                    readings[outcome.job] = outcome.result
-                else:
-                    faults[outcome.job] = outcome.failure.reason
-                bar.update()
-        finally:
-            pool.close()
-    return readings, faults
+    mouths: dict[str, MouthReading] = {}
+    judged: dict[str, ExpertReading] = {}
+    faults: dict[str, str] = {}
+    root = config.data_root
+    if config.by_mouth:
+        workers = min(config.num_workers or threads.share_of_cores(), len(clips))
+        arguments = [(root, workers)] * workers
+        mouths, faults = read_clips(MouthWorker, arguments, clips, stop, "mouths")
+        clips = [clip for clip in clips if clip in mouths]
+    if config.by_expert and clips:
+        assert config.syncnet_checkpoint_path is not None
+        options = ExpertOptions(
+            checkpoint=config.syncnet_checkpoint_path,
+            device=config.device,
+            precision=config.precision,
+            strict_fp32=config.strict_fp32,
+        )
+        cards = config.cards
+        judges = [(root, options, len(cards), card) for card in cards]
+        judged, more_faults = read_clips(ExpertWorker, judges, clips, stop, "expert")
+        faults = {**faults, **more_faults}
+        clips = [clip for clip in clips if clip in judged]
+    return Readings(clips=sorted(clips), faults=faults, mouths=mouths, judged=judged)
 
 
-def measure(readings: Mapping[str, Reading]) -> dict[str, Measured]:
-    """The offset of each clip, by its mouth; all clips help to find it."""
-    if len(readings) < MIN_CLIPS:
+def measure(readings: Readings) -> dict[str, Measured]:
+    """The offset of each clip; all clips help to find it."""
+    clips = readings.clips
+    log.info("comparing %d clips", len(clips))
+    comparisons: list[Comparison] = []
+    predicted: Predicted | None = None
+    if readings.mouths:
+        predicted = predict_mouths([readings.mouths[clip].talk for clip in clips])
+        comparisons.append(compare_mouths(predicted))
+    if readings.judged:
+        comparisons.append(_compare_judged([readings.judged[clip] for clip in clips]))
+    is_known = True
+    if readings.mouths and len(clips) < MIN_CLIPS:
+        is_known = bool(readings.judged)
+        comparisons = comparisons[-1:]
         log.warning(
-            "%d clips are too few to learn from, %d are needed: offsets are by loudness alone, and "
-            "all clips count as unclear",
-            len(readings), MIN_CLIPS,
+            "%d clips are too few to learn from, %d are needed: offsets are by %s",
+            len(clips), MIN_CLIPS,
+            "the expert alone" if is_known else "loudness alone, and all clips count as unclear",
         )  # fmt: skip
-    names = sorted(readings)
-    log.info("comparing %d clips", len(names))
-    scores, confidence = mouth_scores([readings[name].talk for name in names])
+    scores, confidence = conclude(comparisons)
     return {
-        name: Measured(offset=_rounded(one), confidence=round(float(sure), 2))
-        for name, one, sure in zip(names, scores, confidence, strict=True)
+        clip: Measured(
+            offset=None if np.isnan(scores[place]).any() else round(best_offset(scores[place]), 2),
+            confidence=round(float(confidence[place]), 2) if is_known else 0.0,
+            segments=_segments(readings, predicted, place) if is_known else [],
+        )
+        for place, clip in enumerate(clips)
     }
 
 
-def _rounded(scores: np.ndarray) -> float | None:
-    return None if np.isnan(scores).any() else round(best_offset(scores), 2)
+def _compare_judged(judged: Sequence[ExpertReading]) -> Comparison:
+    return Comparison(
+        scores=np.stack([one.scores for one in judged]),
+        others=np.stack([one.others for one in judged], axis=1),
+    )
+
+
+def _segments(readings: Readings, predicted: Predicted | None, place: int) -> list[Segment]:
+    """By the expert if there is one: it tells more of each frame."""
+    if readings.judged:
+        return readings.judged[readings.clips[place]].segments
+    assert predicted is not None
+    return segments(along_time(predicted, place), FRAMES_THAT_OVERLAP)

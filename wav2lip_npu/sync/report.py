@@ -21,8 +21,10 @@ HISTOGRAM = "sync_offsets.png"
 IN_SYNC = "in sync"
 OFF = "off"  # its sound is to be shifted
 SHIFTED = "shifted"  # it was, by this run
-UNCLEAR = "unclear"  # the sound goes with the mouth no better than that of other clips
+JUMPS = "jumps"  # the sound is late by different times; no one shift mends it
+UNCLEAR = "unclear"  # the sound goes with the face no better than sound that is not the clip's
 UNREADABLE = "unreadable"
+STATES = (IN_SYNC, OFF, SHIFTED, JUMPS, UNCLEAR, UNREADABLE)
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class ClipSync:
     state: str  # one of those above
     offset: float | None = None  # frames by which the sound comes late; of a shifted clip, before
     confidence: float | None = None
+    jumps: list[dict[str, int]] | None = None  # from which frame on the sound is how late
     reason: str | None = None  # why it cannot be read, or not be shifted
 
 
@@ -52,8 +55,7 @@ def write_report(entries: Sequence[ClipSync], root: Path) -> None:
 def log_summary(entries: Sequence[ClipSync], root: Path) -> None:
     """Log how many clips there are of each state, and where their offsets lie."""
     counts = Counter(entry.state for entry in entries)
-    states = ", ".join(f"{counts[state]} {state}" for state in
-                       (IN_SYNC, OFF, SHIFTED, UNCLEAR, UNREADABLE) if counts[state])  # fmt: skip
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     log.info("%d clips: %s", len(entries), states)
     offsets = [e.offset for e in entries if e.state != UNCLEAR and e.offset is not None]
     if offsets:
@@ -76,7 +78,7 @@ def _plot(entries: Sequence[ClipSync], path: Path) -> None:
     edges = np.arange(-MAX_LAG - 0.5, MAX_LAG + 1)
     shown = [
         (state, [e.offset for e in entries if e.state == state and e.offset is not None])
-        for state in (IN_SYNC, OFF, SHIFTED, UNCLEAR)
+        for state in STATES
     ]
     shown = [(state, offsets) for state, offsets in shown if offsets]
     if shown:

@@ -23,11 +23,11 @@ class Shift:
     """What was done to a clip's sound: a file beside it."""
 
     original: str  # name of the file with the sound as it was
-    late: int  # frames by which that came late
+    late: float  # frames by which that came late
     sha256: str  # of the sound that was made of it
 
 
-def shift_sound(folder: Path, late: int, measured: tuple[int, int]) -> None:
+def shift_sound(folder: Path, late: float, measured: tuple[int, int]) -> None:
     """Let the sound of a clip come earlier by ``late`` frames, or later if that is below 0.
 
     Its length stays; what is missing at one end is silence. It is made of the first sound again if
@@ -35,7 +35,7 @@ def shift_sound(folder: Path, late: int, measured: tuple[int, int]) -> None:
 
     Args:
         folder: of the clip.
-        late: in frames.
+        late: in frames; rounded to samples, 640 a frame.
         measured: ``file_state`` of the sound that was measured.
 
     Raises:
@@ -82,9 +82,9 @@ def _keep(path: Path) -> Path:
     return copy
 
 
-def shifted(samples: np.ndarray, late: int) -> np.ndarray:
+def shifted(samples: np.ndarray, late: float) -> np.ndarray:
     """Samples, earlier by so many frames; as many as before."""
-    count = min(abs(late) * SAMPLES_PER_FRAME, len(samples))
+    count = min(round(abs(late) * SAMPLES_PER_FRAME), len(samples))
     silence = np.zeros(count, samples.dtype)
     if late >= 0:
         return np.concatenate([samples[count:], silence])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from formula import fill
 
-from wav2lip_npu.alignment.expert import Embedded, embed, probabilities
+from wav2lip_npu.alignment.embedded import Embedded
+from wav2lip_npu.alignment.expert import embed, probabilities
 from wav2lip_npu.alignment.lags import LAGS
 from wav2lip_npu.models import SyncNet
 from wav2lip_npu.runtime.device import Device
@@ -37,7 +38,7 @@ def test_is_what_each_pair_gives_alone(expert: SyncNet, monkeypatch: pytest.Monk
         audio, face = expert(
             torch.from_numpy(mel[None, None, :, row : row + 16]), torch.from_numpy(window).float()
         )
-        expected = float(torch.nn.functional.cosine_similarity(audio, face)[0])
+        expected = float(torch.nn.functional.cosine_similarity(audio, face)[0].detach())
         assert found[start, LAGS.tolist().index(lag)] == pytest.approx(expected, abs=1e-5)
     # The last window of 16 rows begins at row 32, which is frame 10's.
     assert np.isfinite(found[0, LAGS <= 10][-11:]).all() and np.isnan(found[0, LAGS > 10]).all()

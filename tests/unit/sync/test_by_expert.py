@@ -1,0 +1,112 @@
+"""``sync`` with an expert: the network judges nothing here, what it found is written beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from formula import fill
+from helpers import make_clip
+
+from wav2lip_npu import cli
+from wav2lip_npu.alignment.embedded import slide
+from wav2lip_npu.alignment.expert import embed, open_expert
+from wav2lip_npu.alignment.lags import LAGS
+from wav2lip_npu.data.clips import EXPERT, load_crops, load_mel, original_audio
+from wav2lip_npu.data.kept import content_key, keep
+from wav2lip_npu.models import SyncNet
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.files import sha256
+from wav2lip_npu.sync.report import REPORT
+
+LATE = {"a": 0, "b": 4, "c": -3}
+JUMPS = {"d": [(0, 0), (40, 5)]}
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("expert") / "expert.pth"
+    torch.save({"state_dict": fill(SyncNet()).state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path, expert: Path) -> Path:
+    """Clips, and what an expert has found of each."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate("abcdn"):
+        folder = make_clip(tmp_path / "clips" / name, frames=30, seed=number)
+        scores, others = random.normal(size=31), random.normal(size=(16, 31))
+        if name in LATE:
+            scores[LATE[name] == LAGS] += 20
+        parts = JUMPS.get(name, [(0, LATE.get(name, 0))])
+        found = {"scores": scores, "others": others, "segments": np.array(parts)}
+        keep(folder / EXPERT, content_key(folder, f"{sha256(expert)} None"), found)
+    return tmp_path / "clips"
+
+
+def run(root: Path, *more: object) -> dict[str, dict]:
+    words = (
+        "sync",
+        "--data_root",
+        root,
+        "--by",
+        "expert",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    )
+    assert cli.main([*map(str, (*words, *more))]) == 0
+    return {entry["clip"]: entry for entry in map(json.loads, (root / REPORT).open())}
+
+
+def test_what_an_expert_found_decides(tree: Path, expert: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text("".join(f"{name}\n" for name in "abcdn"))
+    lists = ("--filelists", tmp_path / "lists", "--filter", tmp_path / "clean")
+    found = run(tree, "--syncnet_checkpoint_path", expert, "--fix", *lists)
+    states = {name: entry["state"] for name, entry in found.items()}
+    assert states == {
+        "a": "in sync", "b": "shifted", "c": "shifted", "d": "jumps", "n": "unclear"
+    }  # fmt: skip
+    assert round(found["b"]["offset"]) == 4 and found["b"]["jumps"] is None
+    assert found["d"]["jumps"] == [{"first": 0, "late": 0}, {"first": 40, "late": 5}]
+    assert found["a"]["confidence"] > 5 > found["n"]["confidence"]
+    assert [name for name in "abcdn" if original_audio(tree / name)] == ["b", "c"]
+    assert (tmp_path / "clean" / "train.txt").read_text() == "a\nb\nc\n"
+
+
+def test_what_changed_is_judged_again(tree: Path, expert: Path) -> None:
+    kept = (tree / "b" / EXPERT).read_bytes()
+    cv2.imwrite(str(tree / "a" / "7.jpg"), np.full((90, 70, 3), 99, np.uint8))
+    (tree / "c" / EXPERT).write_bytes(b"nothing")
+    found = run(tree, "--syncnet_checkpoint_path", expert)
+    assert (tree / "b" / EXPERT).read_bytes() == kept
+    assert {name: entry["state"] for name, entry in found.items()}["b"] == "off"
+    device = Device.open("cpu", "fp32")
+    for name in "ac":
+        faces = load_crops(tree / name, range(30))
+        embedded = embed(
+            open_expert(expert, device), faces, np.ones(30, bool), load_mel(tree / name), device
+        )
+        with np.load(tree / name / EXPERT) as content:
+            np.testing.assert_allclose(content["scores"], slide(embedded).scores, atol=1e-3)
+
+
+def test_what_cannot_be_asked_for(
+    tree: Path, expert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
+        (("--by", "expert"), "--by expert: needs --syncnet_checkpoint_path"),
+        (("--by", "both"), "--by both: needs --syncnet_checkpoint_path"),
+        (("--devices", "0,1"), "--devices: has no effect without an expert"),
+        (("--fractional",), "--fractional: has no effect without --fix"),
+        (("--syncnet_checkpoint_path", tree / "no.pth"), "no.pth"),
+    ):
+        assert cli.main([*map(str, ("sync", "--data_root", tree, *words))]) == 2
+        assert told in capsys.readouterr().err
