@@ -33,8 +33,12 @@ def segments(along_time: np.ndarray, overlap: float) -> list[Segment]:
         At least one, from frame 0 on.
     """
     sums = np.concatenate([np.zeros((1, len(LAGS))), np.nancumsum(along_time, axis=0)])
-    found = _divide(sums, 0, len(along_time), overlap)
-    return [Segment(first=first, late=int(LAGS[column])) for first, column in found]
+    found: list[Segment] = []
+    for first, column in _divide(sums, 0, len(along_time), overlap):
+        late = int(LAGS[column])
+        if not found or abs(late - found[-1].late) >= MIN_JUMP:  # or it was divided too often
+            found.append(Segment(first=first, late=late))
+    return found
 
 
 def _divide(sums: np.ndarray, first: int, last: int, overlap: float) -> list[tuple[int, int]]:
