@@ -33,12 +33,17 @@ def segments(along_time: np.ndarray, overlap: float) -> list[Segment]:
         At least one, from frame 0 on.
     """
     sums = np.concatenate([np.zeros((1, len(LAGS))), np.nancumsum(along_time, axis=0)])
-    found: list[Segment] = []
+    parts: list[tuple[int, int]] = []
     for first, column in _divide(sums, 0, len(along_time), overlap):
-        late = int(LAGS[column])
-        if not found or abs(late - found[-1].late) >= MIN_JUMP:  # or it was divided too often
-            found.append(Segment(first=first, late=late))
-    return found
+        if not parts or abs(column - parts[-1][1]) >= MIN_JUMP:  # else divided once too often
+            parts.append((first, column))
+    ends = [first for first, _ in parts[1:]] + [len(along_time)]
+    for number in range(1, len(parts)):
+        (start, former), (_, column) = parts[number - 1 : number + 1]
+        places = np.arange(start + 1, ends[number])
+        best = (sums[places, former] - sums[places, column]).argmax()
+        parts[number] = int(places[best]), column
+    return [Segment(first=first, late=int(LAGS[column])) for first, column in parts]
 
 
 def _divide(sums: np.ndarray, first: int, last: int, overlap: float) -> list[tuple[int, int]]:
