@@ -29,7 +29,7 @@ from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator
 from wav2lip_npu.runtime import device, threads
-from wav2lip_npu.training.tasks import GENERATOR_FLOPS
+from wav2lip_npu.training.tasks.base import GENERATOR_FLOPS
 
 
 def whole(words: Sequence[object], frames: int, folder: Path, threads: int) -> measure.Contender:

@@ -88,7 +88,7 @@ def bare_steps(
 def _task(kind: str, config: TrainConfig, device: Device, *, gate: bool) -> Task:
     task = KINDS[kind][0](config, device)
     if gate and isinstance(task, GeneratorTask):
-        task.sync_weight = task.open_sync_weight
+        task.sync_weight = task.final_sync_weight
     return task
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.constants import SAMPLE_RATE
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.media.audio import open_sound, write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.models import blocks, discriminator, generator
@@ -107,8 +108,9 @@ def syncnet_config(clips: Path, out: Path, **changes: object) -> SyncNetConfig:
 def generator_config(
     clips: Path, out: Path, expert_file: Path, **changes: object
 ) -> GeneratorConfig:
-    common = dataclasses.asdict(syncnet_config(clips, out))
-    del common["objective"]
+    names = {field.name for field in dataclasses.fields(GeneratorConfig)}
+    values = dataclasses.asdict(syncnet_config(clips, out))
+    common = {name: value for name, value in values.items() if name in names}
     return GeneratorConfig(**{**common, "syncnet_checkpoint_path": expert_file, **changes})
 
 
@@ -121,7 +123,7 @@ def trainer(config: TrainConfig) -> training.Trainer:
     return training.Trainer(config, kind(config, place))
 
 
-def first_batch(run: training.Trainer) -> tasks.Batch:
+def first_batch(run: training.Trainer) -> Batch:
     return run.device.to_device(next(run._train_batches(threading.Event())))
 
 

@@ -23,7 +23,7 @@ def counts_of_a_step(config: TrainConfig, log: Path) -> Counter[str]:
     run = trainer(config)
     run.task.set_training(True)
     if hasattr(run.task, "sync_weight"):
-        run.task.sync_weight = run.task.open_sync_weight  # with SyncNet in the loss
+        run.task.sync_weight = run.task.final_sync_weight  # with SyncNet in the loss
     batch = first_batch(run)
     run.task.step(batch)  # makes the optimizer's state
     with recorded(log) as counts:

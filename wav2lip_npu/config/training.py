@@ -11,6 +11,9 @@ from wav2lip_npu.errors import UserError
 EXPERT_MODES = ("eval", "train")
 OBJECTIVES = ("bce", "contrastive")
 SCHEDULES = ("constant", "cosine")
+MAX_MOVE = 0.2  # of a face's size; more takes the mouth out of the picture
+MAX_VIEWS = 4  # as many numbers are drawn for each sample
+MAX_SYNC_WEIGHT = 0.9  # the rest is left for the discriminator and L1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,11 @@ class TrainConfig(NetworkOptions):
         if self.schedule == "cosine" and self.max_steps is None:
             raise UserError("--schedule cosine: needs --max_steps, where the learning rate is 0")
 
+    @property
+    def augments(self) -> bool:
+        """Whether samples are varied."""
+        return self.augment_flip or self.augment_colour > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyncNetConfig(TrainConfig):
@@ -121,13 +129,33 @@ class SyncNetConfig(TrainConfig):
         "bce",
         choices=OBJECTIVES,
     )
+    augment_move: float = option(
+        "shift and scale the crops of each sample by up to this fraction of their size, 0 to 0.2",
+        0.0,
+    )
+    augment_quality: float = option(
+        "share of the samples that are blurred, noisy and compressed, 0 to 1", 0.0
+    )
+    generator_path: Path | None = option(
+        "checkpoint of a generator, whose faces are shown as faces that match no sound: an eighth "
+        "of the samples more (default: none)",
+        None,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, most in (("augment_move", MAX_MOVE), ("augment_quality", 1.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"--{name} {getattr(self, name)}: must be from 0 to {most:g}")
         if self.objective == "contrastive" and self.batch_size % 4:
             raise UserError(
                 f"--objective contrastive: --batch_size {self.batch_size} must be a multiple of 4"
             )
+
+    @property
+    def augments(self) -> bool:
+        """Whether samples are varied."""
+        return super().augments or self.augment_move > 0 or self.augment_quality > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +163,9 @@ class GeneratorConfig(TrainConfig):
     """Train Wav2Lip, the generator."""
 
     syncnet_checkpoint_path: Path = option("checkpoint of the trained lip-sync expert")
+    more_experts: tuple[Path, ...] = option(
+        "checkpoints of further experts; the sync loss is the mean of all (default: none)", ()
+    )
     syncnet_ema: bool = option("use the EMA weights of the expert's checkpoint", False)
     eval_windows: int = option("windows of each validation clip", 1)
     disc: bool = option("train with the visual quality discriminator", False)
@@ -147,8 +178,41 @@ class GeneratorConfig(TrainConfig):
         "eval",
         choices=EXPERT_MODES,
     )
+    sync_weight: float | None = option(
+        "weight of the sync loss when the gate is open (default: the original's 0.01, with --disc "
+        "0.03)",
+        None,
+    )
+    sync_weight_steps: int = option(
+        "steps in which this weight rises when the gate has opened; 1: at once", 1
+    )
+    sync_views: int = option(
+        f"views of each generated window that the experts judge, 1 to {MAX_VIEWS}: the first as it "
+        "is, the others shifted and scaled",
+        1,
+    )
+    sync_view_shift: float = option(
+        "largest shift and change of size of these views, as a fraction of the face, 0 to 0.2",
+        0.03,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.disc_checkpoint_path is not None and not self.disc:
             raise UserError("--disc_checkpoint_path: has no effect without --disc")
+        self.require_at_least(1, "sync_weight_steps", "sync_views")
+        if self.sync_views > MAX_VIEWS:
+            raise UserError(f"--sync_views {self.sync_views}: must be {MAX_VIEWS} or less")
+        if self.sync_weight is not None and not 0 < self.sync_weight < MAX_SYNC_WEIGHT:
+            raise UserError(
+                f"--sync_weight {self.sync_weight}: must be above 0 and below {MAX_SYNC_WEIGHT}"
+            )
+        if not 0 <= self.sync_view_shift <= MAX_MOVE:
+            raise UserError(
+                f"--sync_view_shift {self.sync_view_shift}: must be from 0 to {MAX_MOVE}"
+            )
+
+    @property
+    def augments(self) -> bool:
+        """Whether samples are varied."""
+        return super().augments or self.sync_views > 1

@@ -7,7 +7,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 import torch
 
-from wav2lip_npu.data.sampler import GroupSampler, Windows, WindowSampler
+from wav2lip_npu.data.augmentation import variation
+from wav2lip_npu.data.sampler import GROUP_SIZE, GroupSampler, Windows, WindowSampler
 from wav2lip_npu.mel import generator_mel_starts, syncnet_mel_start
 
 SHIFTS = np.arange(-7, 8)  # frames by which audio is shifted to see whether SyncNet notices
@@ -46,22 +47,54 @@ class Store(Protocol):
 class SyncNetBatches:
     """What SyncNet is trained on and validated with."""
 
-    per_frame_mels: ClassVar[bool] = False  # see ``mel.valid_starts``
     sampler_class: ClassVar[type[WindowSampler]] = WindowSampler
 
+    def __init__(self, *, generated: int = 0) -> None:
+        """Make batches.
+
+        Args:
+            generated: samples of a batch for which a generator makes faces too.
+        """
+        self.generated = generated
+
+    @property
+    def per_frame_mels(self) -> bool:
+        """See ``mel.valid_starts``."""
+        return self.generated > 0
+
     def training_batch(self, store: Store, windows: Windows) -> Batch:
-        """Audio, and faces that match it or do not.
+        """Audio, and faces that match it or do not; and what a generator takes, of the first ones.
 
         Returns:
             "mel" (n, 1, 80, 16) float32; "faces" (n, 5, 48, 96, 3) uint8, lower halves; "label"
-            (n,) 1 or 0; and what ``augmentation`` gives.
+            (n,) 1 or 0; what ``variation`` gives; and if faces are to be generated
+            "generator_mel" (m, 5, 80, 16), "target" and "reference" (m, 5, 96, 96, 3).
         """
+        return {**self._pairs(store, windows), **self._to_generate(store, windows)}
+
+    def _to_generate(self, store: Store, windows: Windows) -> Batch:
+        if not self.generated:
+            return {}
+        first = slice(self.generated)
+        clips, targets = windows.clips[first], windows.target_starts[first]
+        references = self._references(windows)[first]
+        return {
+            "generator_mel": store.mels(clips, generator_mel_starts(targets)),
+            "target": store.faces(clips, targets),
+            "reference": store.faces(clips, references),
+        }
+
+    def _references(self, windows: Windows) -> np.ndarray:
+        """The first frames of other windows of the same clips."""
+        return windows.reference_starts
+
+    def _pairs(self, store: Store, windows: Windows) -> Batch:
         starts = np.where(windows.matched, windows.target_starts, windows.reference_starts)
         return {
             "mel": store.mels(windows.clips, syncnet_mel_start(windows.target_starts)[:, None]),
             "faces": store.faces(windows.clips, starts, lower=True),
             "label": torch.from_numpy(windows.matched.astype(np.float32)),
-            **augmentation(windows),
+            **variation(windows),
         }
 
     def validation_batch(self, store: Store, windows: Windows) -> Batch:
@@ -75,7 +108,7 @@ class SyncNetBatches:
         targets = windows.target_starts[:, None]
         frames = np.clip(targets + SHIFTS, 0, windows.last_valid_starts[:, None])
         return {
-            **self.training_batch(store, windows),
+            **self._pairs(store, windows),
             "true_faces": store.faces(windows.clips, windows.target_starts, lower=True),
             "shifted_mels": store.mels(windows.clips, syncnet_mel_start(frames)),
             "shifts": torch.from_numpy(frames - targets),
@@ -86,6 +119,9 @@ class GroupedSyncNetBatches(SyncNetBatches):
     """The same in groups of windows of one clip, for the contrastive objective."""
 
     sampler_class = GroupSampler
+
+    def _references(self, windows: Windows) -> np.ndarray:
+        return np.roll(windows.target_starts.reshape(-1, GROUP_SIZE), 1, axis=1).ravel()
 
 
 class GeneratorBatches:
@@ -99,7 +135,7 @@ class GeneratorBatches:
 
         Returns:
             "mel" (n, 6, 80, 16) float32, SyncNet's window and then one for each frame; "target" and
-            "reference" (n, 5, 96, 96, 3) uint8; and what ``augmentation`` gives.
+            "reference" (n, 5, 96, 96, 3) uint8; and what ``variation`` gives.
         """
         targets = windows.target_starts
         rows = np.column_stack([syncnet_mel_start(targets), generator_mel_starts(targets)])
@@ -107,25 +143,10 @@ class GeneratorBatches:
             "mel": store.mels(windows.clips, rows),
             "target": store.faces(windows.clips, targets),
             "reference": store.faces(windows.clips, windows.reference_starts),
-            **augmentation(windows),
+            **variation(windows),
         }
 
     validation_batch = training_batch
 
 
 BatchMaker = SyncNetBatches | GeneratorBatches
-
-
-def augmentation(windows: Windows) -> Batch:
-    """How images are to be augmented.
-
-    Returns:
-        "mirrored" (n,) bool; "colour" (n, 4) from -1 to 1: more or less of blue, green and red, and
-        brighter or darker. Nothing without augmentation.
-    """
-    if windows.augmentation is None:
-        return {}
-    return {
-        "mirrored": torch.from_numpy(windows.augmentation[:, 4] < 0),
-        "colour": torch.from_numpy(windows.augmentation[:, :4].astype(np.float32)),
-    }

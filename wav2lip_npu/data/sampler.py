@@ -15,6 +15,7 @@ from wav2lip_npu.data.clips import Clip
 from wav2lip_npu.mel import last_valid_start
 
 UNIFORMS_BLOCK = 4096  # samples whose random numbers are made together
+COLUMNS = (4, 5, 18)  # numbers of a sample: which windows it is; mirror and colour; the rest
 GROUP_SIZE = 4  # windows of one clip, one after the other, that are compared with each other
 
 
@@ -31,7 +32,7 @@ class Windows:
     reference_starts: np.ndarray  # frames
     matched: np.ndarray  # bool
     last_valid_starts: np.ndarray  # last frames of the clips with a whole window of audio
-    # How images are augmented, or None: (n, 5) from -1 to 1, see ``Task.faces``.
+    # How pictures are varied, or None: (n, 23) from -1 to 1, see ``augmentation.variation``.
     augmentation: np.ndarray | None = None
 
 
@@ -87,11 +88,16 @@ class WindowSampler:
             reference_starts=references,
             matched=matched,
             last_valid_starts=self.last_valid_starts[clips],
-            augmentation=2 * self._uniforms(indices, table=1) - 1 if self.augment else None,
+            augmentation=self._augmentation(indices) if self.augment else None,
         )
 
+    def _augmentation(self, indices: Sequence[int]) -> np.ndarray:
+        """The numbers of the first table as before there was a second: same seeds, same samples."""
+        colour, other = self._uniforms(indices, table=1), self._uniforms(indices, table=2)
+        return 2 * np.concatenate([colour[:, 4:], colour[:, :4], other], axis=1) - 1
+
     def _uniforms(self, indices: Sequence[int], table: int = 0) -> np.ndarray:
-        """Numbers in [0, 1) for each sample: four of the first table, or five of the second."""
+        """Numbers in [0, 1) for each sample, see ``COLUMNS``."""
         rows = [
             _uniforms(self.seed, i // UNIFORMS_BLOCK, table)[i % UNIFORMS_BLOCK] for i in indices
         ]
@@ -128,8 +134,8 @@ class RoundRobinSampler(WindowSampler):
 
 @lru_cache(maxsize=64)
 def _uniforms(seed: int, block: int, table: int) -> np.ndarray:
-    key, columns = ((seed, block), 4) if table == 0 else ((seed, block, table), 5)
-    return np.random.default_rng(key).random((UNIFORMS_BLOCK, columns))
+    key = (seed, block) if table == 0 else (seed, block, table)
+    return np.random.default_rng(key).random((UNIFORMS_BLOCK, COLUMNS[table]))
 
 
 class _RaggedArray:

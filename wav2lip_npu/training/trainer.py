@@ -248,8 +248,8 @@ class Trainer:
         config, data = self.config, self.train_data
         hours = math.inf if config.max_hours is None else config.max_hours
         deadline = time.monotonic() + 3600 * hours
-        augment = config.augment_flip or config.augment_colour > 0
-        sampler = self.task.batches.sampler_class(data.clips, config.seed, augment=augment)
+        sampler_class = self.task.batches.sampler_class
+        sampler = sampler_class(data.clips, config.seed, augment=config.augments)
         batches = iter(
             open_loader(
                 WindowDataset(data.store, self.task.batches, sampler),

@@ -12,7 +12,8 @@ import torch
 from helpers import make_clip
 
 from wav2lip_npu.data import clips as clip_files
-from wav2lip_npu.data.batches import GeneratorBatches, SyncNetBatches, augmentation
+from wav2lip_npu.data.augmentation import variation
+from wav2lip_npu.data.batches import GeneratorBatches, SyncNetBatches
 from wav2lip_npu.data.clips import Clip, ClipFiles, read_clips
 from wav2lip_npu.data.sampler import (
     GROUP_SIZE,
@@ -176,8 +177,8 @@ def test_augmentation_is_a_function_of_the_index(clips: Path) -> None:
         3,
         augment=True,
     )
-    many = augmentation(sampler.sample(range(5000)))
-    few = augmentation(sampler.sample([4999, 17]))
+    many = variation(sampler.sample(range(5000)))
+    few = variation(sampler.sample([4999, 17]))
     assert all(torch.equal(few[name], part[[4999, 17]]) for name, part in many.items())
     assert many["mirrored"].float().mean() == pytest.approx(0.5, abs=0.03)
     assert -1 <= many["colour"].min() < -0.99 < 0.99 < many["colour"].max() <= 1

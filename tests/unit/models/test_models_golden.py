@@ -112,6 +112,7 @@ def test_generator_steps(
         syncnet_checkpoint_path=expert_path,
         expert_mode=expert_mode,
         disc=adversarial,
+        sync_weight=0.03,
     )
     task = (tasks.AdversarialTask if adversarial else tasks.GeneratorTask)(config, CPU)
     for trained in task.trained.values():

@@ -14,8 +14,9 @@ from wav2lip_npu.data.clips import ClipFiles, load_mel, read_clips
 from wav2lip_npu.data.dataset import ClipData
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import write_wav
-from wav2lip_npu.training import checks, tasks
+from wav2lip_npu.training import checks
 from wav2lip_npu.training.checks import agreement, check_data
+from wav2lip_npu.training.optimization import TrainableNetwork
 
 pytestmark = pytest.mark.usefixtures("thin")
 
@@ -130,8 +131,6 @@ def test_networks_that_learn_nothing_are_named(
     with caplog.at_level(logging.INFO, "wav2lip_npu"):
         checks.check_overfit(type(run.task), config, run.device, run.train_data)
     assert "overfit check: 40 steps on 8 windows" in caplog.text
-    monkeypatch.setattr(
-        tasks.TrainableNetwork, "optimizer_step", lambda self, rate: torch.zeros(())
-    )
+    monkeypatch.setattr(TrainableNetwork, "optimizer_step", lambda self, rate: torch.zeros(()))
     with pytest.raises(UserError, match=r"--overfit_check: 40 steps .* it should fall by half"):
         run.run()

@@ -20,6 +20,7 @@ import torch
 from helpers import THIN_CLI, generator_config, syncnet_config, trainer
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import WriteError
 from wav2lip_npu.training import tasks
@@ -166,7 +167,7 @@ def test_a_full_disk_costs_a_checkpoint_only(
 def run_and_fail(run: object, error: Exception, at: int = 2) -> None:
     step = run.task.step
 
-    def fails(*batches: tasks.Batch, number: int) -> dict[str, torch.Tensor]:
+    def fails(*batches: Batch, number: int) -> dict[str, torch.Tensor]:
         if number == at:
             raise error
         return step(*batches, number=number)
@@ -235,7 +236,7 @@ def test_a_loader_that_dies_of_the_same_signal_is_a_stop(
     task, name = run.task, "step" if where == "training" else "validation_metrics"
     real = getattr(task, name)
 
-    def kill(*batches: tasks.Batch, **words: object) -> dict[str, torch.Tensor]:
+    def kill(*batches: Batch, **words: object) -> dict[str, torch.Tensor]:
         if run.step >= 2:
             for process in multiprocessing.active_children():
                 process.kill()

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import SyncNetConfig
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.models import Generator, SyncNet, VisualQualityDiscriminator, inputs
 from wav2lip_npu.runtime.device import Device
@@ -27,6 +28,7 @@ from wav2lip_npu.training.optimization import (
     TrainableNetwork,
     learning_rate,
 )
+from wav2lip_npu.training.tasks import base
 
 CPU = Device.open("cpu")
 CPU_WITH_SCALER = dataclasses.replace(CPU, dtype=torch.float16)  # a CPU has no fp16 of its own
@@ -332,7 +334,9 @@ def test_the_frozen_syncnet_is_an_average_where_asked_for(clips: Path, tmp_path:
     saved = checkpoint.newest(out)
     loaded = checkpoint.read(saved)
     experts = [
-        trainer(generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)).task.syncnet
+        trainer(
+            generator_config(clips, tmp_path / "g", saved, syncnet_ema=ema)
+        ).task.experts.networks[0]
         for ema in (False, True)
     ]
     for expert, state in zip(experts, (loaded.state_dict, loaded.extra["ema"]), strict=True):
@@ -352,7 +356,7 @@ def test_too_many_skipped_steps_end_a_run(
     run = trainer(syncnet_config(clips, tmp_path, max_steps=20, log_interval=1))
     accumulate = run.task.accumulate_gradients
 
-    def diverge(batch: tasks.Batch) -> tasks.Metrics:
+    def diverge(batch: Batch) -> tasks.Metrics:
         broken = batch["mel"] * (math.nan if run.step >= 4 else 1)
         return accumulate({**batch, "mel": broken})
 
@@ -367,9 +371,9 @@ def test_operations_are_as_torch_counts_them() -> None:
     window = torch.empty(1, 15, 48, 96, device="meta")
     frame = torch.empty(1, 3, 1, 96, 96, device="meta")
     for build, arguments, expected in (
-        (SyncNet, (mel, window), tasks.SYNCNET_FLOPS),
-        (Generator, (mel, faces), tasks.GENERATOR_FLOPS),
-        (VisualQualityDiscriminator, (frame,), tasks.DISC_FLOPS),
+        (SyncNet, (mel, window), base.SYNCNET_FLOPS),
+        (Generator, (mel, faces), base.GENERATOR_FLOPS),
+        (VisualQualityDiscriminator, (frame,), base.DISC_FLOPS),
     ):
         network = build().to("meta").eval()
         with FlopCounterMode(display=False) as counter:

@@ -10,6 +10,7 @@ from helpers import first_batch, generator_config, syncnet_config, trainer
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.models import Generator
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training.metrics import RESOURCE_METRICS, MetricsFile
@@ -58,7 +59,7 @@ def test_resumed_training_equals_uninterrupted(
     interrupted = trainer(config("parts", num_workers=1))
     step = interrupted.task.step
 
-    def step_and_interrupt(*batches: tasks.Batch, number: int) -> dict[str, torch.Tensor]:
+    def step_and_interrupt(*batches: Batch, number: int) -> dict[str, torch.Tensor]:
         if number == 1:
             signal.raise_signal(signal.SIGINT)
         return step(*batches, number=number)
@@ -90,7 +91,16 @@ def test_state_of_earlier_versions_is_taken_up(
         content = torch.load(path, weights_only=True)
         extra = content["wav2lip_npu"]
         assert extra["watch"].keys() == watch.keys()
-        keys |= {"items", "config", "best", "published", "sync_weight", "last_sync", "watch"}
+        keys |= {
+            "items",
+            "config",
+            "best",
+            "published",
+            "sync_weight",
+            "sync_steps",
+            "last_sync",
+            "watch",
+        }
         assert extra.keys() == keys | {"scaler"}
         extra |= {"items": 46, "best": 0.5, "published": [1, 7], "sync_weight": 0.03}
         extra |= {"last_sync": 0.25, "random": {"cpu": torch.get_rng_state()}}

@@ -17,8 +17,8 @@ import torch
 from helpers import THIN_CLI, first_batch, generator_config, syncnet_config, trainer
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.training import tasks
 from wav2lip_npu.training.metrics import MetricsFile
 
 pytestmark = pytest.mark.usefixtures("thin")  # the loop does not care how large networks are
@@ -90,7 +90,7 @@ def test_a_loader_that_is_killed_loses_nothing(clips: Path, tmp_path: Path) -> N
     run = trainer(config)
     step = run.task.step
 
-    def step_and_kill(batch: tasks.Batch, number: int) -> dict[str, torch.Tensor]:
+    def step_and_kill(batch: Batch, number: int) -> dict[str, torch.Tensor]:
         if run.step == 2:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -110,7 +110,7 @@ def test_a_batch_that_a_killed_loader_leaves_loses_nothing(
     run = trainer(syncnet_config(clips, tmp_path / "out", max_steps=10))
     batch = first_batch(run)
 
-    def loader(*_: object, **__: object) -> Iterator[tasks.Batch]:
+    def loader(*_: object, **__: object) -> Iterator[Batch]:
         yield batch
         yield batch
         raise error
@@ -126,12 +126,13 @@ def test_the_frozen_expert_learns_nothing(clips: Path, expert_file: Path, tmp_pa
         config = generator_config(clips, tmp_path / mode, expert_file, expert_mode=mode)
         run = trainer(config)
         run.task.sync_weight = 0.5
-        before = {key: value.clone() for key, value in run.task.syncnet.state_dict().items()}
+        (expert,) = run.task.experts.networks
+        before = {key: value.clone() for key, value in expert.state_dict().items()}
         run.task.set_training(True)
         run.task.step(first_batch(run))
         changed = {
             key.rpartition(".")[2]
-            for key, value in run.task.syncnet.state_dict().items()
+            for key, value in expert.state_dict().items()
             if not torch.equal(value, before[key])
         }
         statistics = {"running_mean", "running_var", "num_batches_tracked"}
