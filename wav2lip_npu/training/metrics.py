@@ -30,6 +30,8 @@ EMA_PREFIX = "ema_"  # of the metrics of averaged weights
 RESOURCE_METRICS = {"samples_per_second", "memory_gib", "data_wait", "mfu", "skipped"}
 FORMER_NAMES = {"items_per_second": "samples_per_second", "peak_share": "mfu"}  # before 0.2
 
+Curves = dict[tuple[str, str], dict[int, float]]  # (metric, "train" or "eval") → step → value
+
 log = logging.getLogger(__name__)
 
 
@@ -229,12 +231,12 @@ class MetricsFile:
             self._tensorboard = SummaryWriter(str(folder), purge_step=step)
         return self._tensorboard
 
-    def read(self) -> dict[tuple[str, str], dict[int, float]]:
-        """All curves: (metric, kind) → step → value. Of a step done twice the last counts.
+    def read(self) -> Curves:
+        """All curves. Of a step done twice the last counts.
 
         Lines that are no metrics are left out with a warning: half a line, a foreign file.
         """
-        curves: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        curves: Curves = defaultdict(dict)
         lines, strange = [], 0
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
