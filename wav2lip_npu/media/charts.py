@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wav2lip_npu.runtime.files import atomic_write
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CHART_DPI = 110  # pixels per inch, of which matplotlib counts sizes
@@ -25,10 +26,28 @@ def new_chart(width: float, height: float) -> Figure:
     return figure
 
 
-def panel_grid(panels: int) -> tuple[int, int]:
-    """Rows and columns for this many panels; one of each for none."""
-    columns = min(MAX_PANEL_COLUMNS, max(1, panels))
-    return -(-panels // columns) or 1, columns
+def new_panels(
+    count: int, *, width: float, height: float, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty chart with panels in rows, which have one scale of x.
+
+    Args:
+        count: of panels; a chart of none has the size of one.
+        width: of a panel, in inches.
+        height: of a panel, in inches.
+        share_y: they have one scale of y as well.
+    """
+    columns = min(MAX_PANEL_COLUMNS, max(1, count))
+    rows = -(-count // columns) or 1
+    figure = new_chart(width * columns, height * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=share_y, squeeze=False)
+    panels: list[Axes] = list(grid.flat)
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelbottom=True)  # also where the panel below is not shown
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
 
 
 def write_chart(path: Path, figure: Figure, *, cut_to_content: bool = False) -> None:

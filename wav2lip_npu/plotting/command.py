@@ -44,16 +44,16 @@ def plot(config: PlotConfig) -> None:
             write_chart(config.outdir / OFFSETS, draw_offsets(reports))
         if sheets:
             write_chart(config.outdir / SAMPLES, draw_samples(sheets))
-    for name, what, of in (
+    for name, source, shown in (
         (CURVES, METRICS, trainings),
         (RUNS, METRICS, trainings),
         (OFFSETS, REPORT, reports),
         (SAMPLES, SHEETS, sheets),
     ):
-        if of:
-            log.info("%s: %d folders", config.outdir / name, len(of))
+        if shown:
+            log.info("%s: %s", config.outdir / name, ", ".join(label for label, *_ in shown))
         else:
-            log.info("no %s: there is no %s", name, what)
+            log.info("%s: not written, no folder has %s", name, source)
 
 
 def _metrics(runs: Sequence[Run], wanted: Sequence[str] | None) -> list[str]:

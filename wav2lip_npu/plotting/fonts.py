@@ -6,7 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.font_manager import FontEntry
+
+REGULAR_WEIGHT = 400  # of a font that is neither light nor bold
 
 log = logging.getLogger(__name__)
 
@@ -31,34 +36,46 @@ def any_script(text: str) -> Iterator[None]:
     # No label is a formula, whatever dollar signs it has.
     families = [*matplotlib.rcParams["font.family"], *families]
     settings: dict[Any, Any] = {"font.family": families, "text.parse_math": False}
+    fonts_log = logging.getLogger("matplotlib.font_manager")
+    level = fonts_log.level
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-        yield
+        fonts_log.setLevel(logging.ERROR)  # it warns of each family without a regular weight
+        try:
+            yield
+        finally:
+            fonts_log.setLevel(level)
 
 
 def _families(text: str) -> tuple[list[str], set[str]]:
     """Font families that have what the standard font lacks of a text, and what none has."""
-    from matplotlib import font_manager
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
 
     lacking = {one for one in text if not one.isspace()}
-    standard = font_manager.findfont(font_manager.FontProperties())
-    lacking -= _characters(standard, lacking)
+    lacking -= _known(findfont(FontProperties()), lacking)
+    faces: dict[str, str] = {}  # of each family the file that matplotlib takes
+    for font in sorted(fontManager.ttflist, key=_distance_from_regular):
+        faces.setdefault(font.name, font.fname)
     families = []
-    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: font.name):
+    for family, path in sorted(faces.items()):
         # "Last Resort" of matplotlib and of macOS has a box for any character.
-        if lacking and "lastresort" not in font.name.lower().replace(" ", ""):
-            has = _characters(font.fname, lacking)
-            families += [font.name] if has else []
-            lacking -= has
+        if lacking and "lastresort" not in family.lower().replace(" ", ""):
+            known = _known(path, lacking)
+            families += [family] if known else []
+            lacking -= known
     return families, lacking
 
 
-def _characters(path: str, wanted: set[str]) -> set[str]:
-    """Which of the wanted characters a font has; none of a file that cannot be read."""
+def _distance_from_regular(font: FontEntry) -> tuple[bool, float]:
+    return font.style != "normal", abs(int(font.weight) - REGULAR_WEIGHT)
+
+
+def _known(path: str, characters: set[str]) -> set[str]:
+    """Those characters that a font has; none if its file is gone or damaged."""
     from matplotlib.ft2font import FT2Font
 
     try:
         known = FT2Font(path).get_charmap()
-    except (OSError, RuntimeError):  # it was uninstalled meanwhile, or is damaged
+    except (OSError, RuntimeError):
         return set()
-    return {one for one in wanted if ord(one) in known}
+    return {one for one in characters if ord(one) in known}

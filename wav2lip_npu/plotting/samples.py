@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SAMPLE_ZOOM = 2  # pixels of the chart in a row for one of a sheet, whose faces are small
 TITLE_PIXELS = 48  # above the columns, for two lines
 TITLE_POINTS = 9.0  # size of the titles; smaller where a label is longer than its column is wide
-TITLE_SHARE = 0.95  # of the width of its column that a title may have
+TITLE_SHARE = 0.9  # of the width of its column that a title may have
 
 Column = tuple[str, np.ndarray]  # title, and images as (rows · h, w, 3) BGR
 

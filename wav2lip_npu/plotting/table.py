@@ -66,7 +66,7 @@ def _best(curves: Curves) -> str:
 
 
 def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g}"
+    return NONE if value is None else f"{value:#.4g}".rstrip(".")
 
 
 def markdown(table: Table) -> str:
@@ -83,15 +83,13 @@ def draw_table(table: Table) -> Figure:
     axes.set_axis_off()
     drawn = axes.table(
         cellText=table.rows, colLabels=table.head, colColours=[HEAD_COLOUR] * len(table.head),
-        cellLoc="right", loc="center",
+        cellLoc="center", loc="center",
     )  # fmt: skip
     drawn.auto_set_font_size(False)
     drawn.auto_set_column_width(range(len(table.head)))
     drawn.scale(1, ROW_HEIGHT)
-    for (row, column), cell in drawn.get_celld().items():
+    for (_, column), cell in drawn.get_celld().items():
         cell.set_edgecolor("#bbbbbb")
-        if row == 0:
-            cell.set_text_props(weight="bold")
         if column == 0:
             cell.set_text_props(ha="left")
     return figure

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wav2lip_npu.alignment.lags import MAX_LAG
-from wav2lip_npu.media.charts import new_chart, panel_grid, write_chart
+from wav2lip_npu.media.charts import new_panels, write_chart
 from wav2lip_npu.runtime.files import read_text, write_text
 
 if TYPE_CHECKING:
@@ -106,11 +106,10 @@ def draw_offsets(reports: Sequence[tuple[str, Sequence[ClipSync]]]) -> Figure:
     Args:
         reports: label and lines of each.
     """
-    rows, columns = panel_grid(len(reports))
-    figure = new_chart(max(8, 4.5 * columns), max(4, 3 * rows))
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    width, height = (8, 4) if len(reports) == 1 else (4.5, 3)
+    figure, panels = new_panels(len(reports), width=width, height=height, share_y=True)
     edges = np.arange(-MAX_LAG - 0.5, MAX_LAG + 1)
-    for axes, (label, entries) in zip(panels, reports, strict=False):
+    for axes, (label, entries) in zip(panels, reports, strict=True):
         axes.set_title(label)
         by_state = [
             [e.offset for e in entries if e.state == state and e.offset is not None]
@@ -126,10 +125,6 @@ def draw_offsets(reports: Sequence[tuple[str, Sequence[ClipSync]]]) -> Figure:
                 label=[f"{STATES[number]}: {len(by_state[number])}" for number in shown],
             )
             axes.legend()
-        axes.grid(alpha=0.3)
-        axes.tick_params(labelbottom=True)  # also where the panel below is empty
-    for axes in panels[len(reports) :]:
-        axes.set_visible(False)
     figure.supxlabel("frames by which the sound comes late", fontsize="medium")
     figure.supylabel("clips", fontsize="medium")
     return figure

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wav2lip_npu.media.charts import new_chart, panel_grid, write_chart
+from wav2lip_npu.media.charts import new_panels, write_chart
 from wav2lip_npu.media.images import put_text, read_image
 from wav2lip_npu.runtime.files import write_image
 from wav2lip_npu.training.metrics import (
@@ -32,6 +32,8 @@ FILM_STRIP = "film_strip.png"
 SAMPLES_NAME = re.compile(r"samples_step(\d{9,})\.png")
 TITLE_HEIGHT = 18  # pixels, above a sheet
 MAX_STRIP_COLUMNS = 10  # validations in a film strip
+LEGEND_KEY_WIDTH = 0.6  # inches, of the line before a label
+LETTER_WIDTH = 0.08  # inches, about
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +42,22 @@ log = logging.getLogger(__name__)
 class CurveKind:
     """One of the curves that a metric can have."""
 
-    prefix: str  # of the metric's name
-    kind: str  # of the line in ``metrics.jsonl``
     label: str
+    prefix: str  # of the metric's name
+    source: str  # "train" or "eval"
+    colour: str  # where only one training is shown
     style: Mapping[str, Any]  # of matplotlib's line
 
+    def key(self, metric: str) -> tuple[str, str]:
+        """Its key in ``Curves``."""
+        return self.prefix + metric, self.source
 
+
+_POINTS = {"marker": "o", "markersize": 4}  # few, and far between
 CURVE_KINDS = (
-    CurveKind("", "train", "train", {"linewidth": 0.9}),
-    CurveKind("", "eval", "eval", {"marker": "o", "markersize": 4}),
-    CurveKind(
-        EMA_PREFIX,
-        "eval",
-        "eval, averaged weights",
-        {"marker": "o", "markersize": 4, "linestyle": "--"},
-    ),
+    CurveKind("train", "", "train", "C0", {"linewidth": 0.9}),
+    CurveKind("eval", "", "eval", "C1", _POINTS),
+    CurveKind("eval, averaged weights", EMA_PREFIX, "eval", "C2", {**_POINTS, "linestyle": "--"}),
 )
 
 
@@ -77,38 +80,45 @@ def draw_curves(
         names: metrics to show; None shows all but those of speed and memory.
         smooth: of ``smoothed``, for what is measured in training steps; 0 is not at all.
     """
+    names = metric_names(curves for _, curves in runs) if names is None else names
+    figure, panels = new_panels(len(names), width=4.5, height=3)
+    several, colours = len(runs) > 1, _colours(len(runs))
+    for name, axes in zip(names, panels, strict=True):
+        axes.set(title=name, xlabel="step")
+        for (_, curves), colour in zip(runs, colours, strict=True):
+            for kind in CURVE_KINDS:
+                if curve := curves.get(kind.key(name)):
+                    style = {**kind.style, "color": colour if several else kind.colour}
+                    _draw_curve(axes, curve, style, smooth if kind.source == "train" else 0.0)
+    labels = [label for label, _ in runs]
+    legend: list[tuple[str, Mapping[str, Any]]] = [
+        (kind.label, {**kind.style, "color": "grey" if several else kind.colour})
+        for kind in CURVE_KINDS
+        if any(kind.key(name) in curves for name in names for _, curves in runs)
+    ]
+    if several:
+        thick = ({"linewidth": 3, "color": colour} for colour in colours)
+        legend = [*zip(labels, thick, strict=True), *legend]
+    _add_legend(figure, legend, title="" if several else "".join(labels))
+    return figure
+
+
+def _add_legend(
+    figure: Figure, entries: Sequence[tuple[str, Mapping[str, Any]]], title: str
+) -> None:
+    """Explain lines by their style above all panels, in as many columns as there is room for."""
     from matplotlib.lines import Line2D
 
-    names = metric_names(curves for _, curves in runs) if names is None else names
-    rows, columns = panel_grid(len(names))
-    figure = new_chart(4.5 * columns, 3 * rows)
-    several = len(runs) > 1
-    colours = _colours(len(runs) if several else len(CURVE_KINDS))
-    drawn = set()
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place, title=name, xlabel="step")
-        axes.grid(alpha=0.3)
-        for run, (_, curves) in enumerate(runs):
-            for number, kind in enumerate(CURVE_KINDS):
-                if curve := curves.get((kind.prefix + name, kind.kind)):
-                    style = {**kind.style, "color": colours[run if several else number]}
-                    _draw_curve(axes, curve, style, smooth if kind.kind == "train" else 0.0)
-                    drawn.add(number)
-    labels, keys = [], []
-    if several:
-        labels = [label for label, _ in runs]
-        keys = [Line2D([], [], color=colour, linewidth=3) for colour in colours]
-    for number in sorted(drawn):
-        kind, colour = CURVE_KINDS[number], "grey" if several else colours[number]
-        labels.append(kind.label)
-        keys.append(Line2D([], [], color=colour, **kind.style))
-    # The width of an entry of the legend, in inches.
-    entry = 0.6 + 0.08 * max(map(len, labels), default=0)
-    across = max(1, int(4.5 * columns / entry))
-    figure.legend(keys, labels, loc="outside upper center", ncols=across, frameon=False)
-    if not several:
-        figure.suptitle("".join(label for label, _ in runs))
-    return figure
+    longest = max((len(label) for label, _ in entries), default=0)
+    columns = int(figure.get_figwidth() / (LEGEND_KEY_WIDTH + LETTER_WIDTH * longest))
+    figure.legend(
+        [Line2D([], [], **style) for _, style in entries],
+        [label for label, _ in entries],
+        title=title or None,
+        loc="outside upper center",
+        ncols=max(1, columns),
+        frameon=False,
+    )
 
 
 def metric_names(curves: Iterable[Curves]) -> list[str]:
