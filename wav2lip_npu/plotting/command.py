@@ -34,7 +34,7 @@ def plot(config: PlotConfig) -> None:
     reports = [(run.label, run.clips) for run in runs if run.clips]
     sheets = [(run.label, *run.sheet) for run in runs if run.sheet is not None]
     names = _metrics(runs, config.metrics)
-    with any_script("".join(run.label for run in runs)):
+    with any_script("".join([*names, *(run.label for run in runs)])):
         if trainings:
             table = summarize(trainings, names)
             write_chart(config.outdir / CURVES, draw_curves(trainings, names, smooth=config.smooth))

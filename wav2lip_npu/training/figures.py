@@ -32,6 +32,7 @@ FILM_STRIP = "film_strip.png"
 SAMPLES_NAME = re.compile(r"samples_step(\d{9,})\.png")
 TITLE_HEIGHT = 18  # pixels, above a sheet
 MAX_STRIP_COLUMNS = 10  # validations in a film strip
+EXACT_METRIC = "learning_rate"  # no measurement: never smoothed
 LEGEND_KEY_WIDTH = 0.6  # inches, of the line before a label
 LETTER_WIDTH = 0.08  # inches, about
 
@@ -78,7 +79,7 @@ def draw_curves(
     Args:
         runs: label and curves of each training.
         names: metrics to show; None shows all but those of speed and memory.
-        smooth: of ``smoothed``, for what is measured in training steps; 0 is not at all.
+        smooth: weight of ``smoothed`` for what is measured in training steps; 0 is not at all.
     """
     names = metric_names(curves for _, curves in runs) if names is None else names
     figure, panels = new_panels(len(names), width=4.5, height=3)
@@ -89,7 +90,8 @@ def draw_curves(
             for kind in CURVE_KINDS:
                 if curve := curves.get(kind.key(name)):
                     style = {**kind.style, "color": colour if several else kind.colour}
-                    _draw_curve(axes, curve, style, smooth if kind.source == "train" else 0.0)
+                    is_noisy = kind.source == "train" and name != EXACT_METRIC
+                    _draw_curve(axes, curve, style, smooth if is_noisy else 0.0)
     labels = [label for label, _ in runs]
     legend: list[tuple[str, Mapping[str, Any]]] = [
         (kind.label, {**kind.style, "color": "grey" if several else kind.colour})

@@ -13,13 +13,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 
 from wav2lip_npu import cli
-from wav2lip_npu.config import PlotConfig
-from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.charts import write_chart
-from wav2lip_npu.plotting.fonts import any_script
 from wav2lip_npu.plotting.runs import read_runs
 from wav2lip_npu.plotting.table import markdown, summarize
 from wav2lip_npu.sync.report import draw_offsets
@@ -161,6 +156,10 @@ def test_only_training_curves_are_smoothed(expert: Path) -> None:
     expected = {10: 0.9, 20: (0.9 + 2 * 0.7) / 3, 30: (0.9 + 2 * 0.7 + 4 * 0.8) / 7}
     assert smooth[2] == pytest.approx(expected)
     assert [line[2] for line in validation] == [EVAL, AVERAGED]
+    with (expert / "metrics.jsonl").open("a") as file:
+        file.writelines(f'{{"kind": "train", "step": {n}, "learning_rate": {n}}}\n' for n in (1, 2))
+    learning_rate = lines_of(curves_of([expert], smooth=0.5), "learning_rate")
+    assert learning_rate == [(BLUE, "-", {1: 1.0, 2: 2.0})]
     assert smoothed([3.0] * 9, 0.99) == pytest.approx([3.0] * 9)
     assert smoothed([1.0, 5.0], 0.0) == [1.0, 5.0]
 
@@ -183,6 +182,19 @@ def test_a_training_without_validation_has_no_best(tmp_path: Path) -> None:
     write_lines(tmp_path / "metrics.jsonl", [{"kind": "train", "step": 7, "loss": 0.5}])
     (run,) = read_runs([tmp_path], ["new"])
     assert summarize([("new", run.curves)], ["loss"]).rows == [["new", "7", "–", "–"]]
+
+
+def test_numbers_that_cannot_be_drawn_are_left_out(
+    expert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (expert / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "eval", "step": 9223372036854775808, "loss": 0.5}\n')
+        file.write('{"kind": "eval", "step": 40, "loss": 1.5e308, "psnr": -1e299}\n')
+        file.write('{"kind": "eval", "step": 50, "loss": NaN, "psnr": 1e299}\n')
+    assert run_plot("--runs", expert, "--outdir", tmp_path / "out") == 0
+    assert cv2.imread(str(tmp_path / "out" / "curves.png")).std() > 5
+    assert "metrics.jsonl: 1 lines are no metrics" in caplog.text
+    assert lines_of(curves_of([expert]), "loss")[1][2] == EVAL
 
 
 def heights(figure: Figure, panel: int, label: str) -> dict[int, int]:
@@ -314,26 +326,6 @@ def test_what_cannot_be_asked_for(
         assert told in capsys.readouterr().err
 
 
-def options(*words: str) -> PlotConfig:
-    parsed = vars(cli._parser("x").parse_args(["plot", *words]))
-    return PlotConfig(**{name: parsed[name] for name in PlotConfig.__dataclass_fields__})
-
-
-def test_options_of_any_number_of_values() -> None:
-    config = options("--runs", "a", "~/b", "c d", "--labels", "1", "2", "3", "--metrics", "l1")
-    assert config.runs == (Path("a"), Path.home() / "b", Path("c d"))
-    assert (config.labels, config.metrics) == (("1", "2", "3"), ("l1",))
-    # Given twice nothing is lost, though the words of other options have fixed numbers.
-    again = options("--runs", "a", "--metrics", "x", "--runs", "b", "c", "--metrics", "y")
-    assert again.runs == (Path("a"), Path("b"), Path("c"))
-    assert again.metrics == ("x", "y")
-    alone = options("--runs", "a")
-    assert (alone.labels, alone.metrics, alone.outdir) == (None, None, Path("plots"))
-    for words in (("--runs",), ()):
-        with pytest.raises(SystemExit, match="2"):
-            options(*words)
-
-
 def test_labels(expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (expert / "metrics.jsonl").read_bytes()
     folders = [Path(name) for name in ("x/same", "y/same", "_old", CHINESE, ".")]
@@ -352,13 +344,6 @@ def test_labels(expert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run.label == "??"
 
 
-@pytest.fixture
-def own_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with no fonts but those that come with matplotlib."""
-    fonts = [font for font in fontManager.ttflist if font.name.startswith(("DejaVu", "STIX"))]
-    monkeypatch.setattr(fontManager, "ttflist", fonts)
-
-
 @pytest.mark.usefixtures("own_fonts")
 def test_characters_that_no_font_has_are_told_once(
     expert: Path, generator: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -371,25 +356,3 @@ def test_characters_that_no_font_has_are_told_once(
         assert run_plot("--runs", expert, generator, "--outdir", tmp_path / "out", *labels) == 0
     (record,) = caplog.records
     assert record.message.startswith(f"no font of this machine has {' '.join(sorted(CHINESE))}: ")
-
-
-@pytest.mark.usefixtures("own_fonts")
-def test_a_font_is_found_that_has_what_the_standard_font_lacks(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """STIX comes with matplotlib, as the standard font does, and alone has U+1D81."""
-    letter = "\u1d81"
-    with any_script(f"abc {letter}"):
-        figure = Figure(figsize=(1, 1))
-        text = figure.text(0.1, 0.5, letter, size=30)
-        assert "STIXGeneral" in text.get_fontfamily()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            write_chart(tmp_path / "with.png", figure)
-    assert "no font" not in caplog.text
-    assert "STIXGeneral" not in Figure().text(0, 0, letter).get_fontfamily()
-
-
-def test_labels_and_folders_go_together() -> None:
-    with pytest.raises(UserError, match="must be one for each of the 2 folders of --runs"):
-        PlotConfig(runs=(Path("a"), Path("b")), labels=("x",))
