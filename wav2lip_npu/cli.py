@@ -31,6 +31,7 @@ from wav2lip_npu.config import (
     FilelistsConfig,
     GeneratorConfig,
     InferConfig,
+    PlotConfig,
     PreprocessConfig,
     SyncConfig,
     SyncNetConfig,
@@ -90,6 +91,12 @@ def _tune_malloc(config: TrainConfig) -> None:
     Device.open(config.device, config.precision).tune_malloc()
 
 
+def _plot(config: PlotConfig) -> None:
+    from wav2lip_npu.plotting.command import plot
+
+    plot(config)
+
+
 def _export(config: ExportConfig) -> None:
     from wav2lip_npu.inference.export import export
 
@@ -134,6 +141,7 @@ COMMANDS = {
     "sync": Command(SyncConfig, _sync),
     "train-syncnet": Command(SyncNetConfig, _train_syncnet),
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
+    "plot": Command(PlotConfig, _plot),
     "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),
     "demo": Command(DemoConfig, _demo),
@@ -302,16 +310,22 @@ def _value_arguments(kind: Any) -> dict[str, Any]:
         kind = typing.get_args(kind)[0]
     if kind is bool:  # "--static", and also "--static False", which the original accepts
         return {"type": _parse_bool, "nargs": "?", "const": True, "metavar": "BOOL"}
-    if typing.get_origin(kind) is tuple:
-        return {"type": int, "nargs": len(typing.get_args(kind)), "metavar": "N", "action": _Tuple}
+    if typing.get_origin(kind) is tuple:  # "tuple[int, int]", or "tuple[Path, ...]": one or more
+        first, *_, last = typing.get_args(kind)
+        count = "+" if last is Ellipsis else len(typing.get_args(kind))
+        return {**_value_arguments(first), "nargs": count, "action": _Tuple}
     if kind is Path:
         return {"type": _parse_path, "metavar": "PATH"}
     return {"type": kind, "metavar": {int: "N", float: "X"}.get(kind)}
 
 
 class _Tuple(argparse.Action):
+    """A tuple; of any number of values, those of an option that is given twice count together."""
+
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        setattr(namespace, self.dest, tuple(values))
+        former = getattr(namespace, self.dest)
+        is_more = self.nargs == "+" and former is not self.default
+        setattr(namespace, self.dest, (*(former if is_more else ()), *values))
 
 
 def _parse_path(word: str) -> Path:

@@ -15,7 +15,7 @@ import torch
 from helpers import numbered, write_video
 
 from wav2lip_npu import cli
-from wav2lip_npu.config import GeneratorConfig, InferConfig
+from wav2lip_npu.config import GeneratorConfig, InferConfig, PlotConfig
 from wav2lip_npu.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +122,25 @@ def test_negative_and_grouped_numbers() -> None:
     )
     config = InferConfig(**options)
     assert (config.box, config.pads) == ((-1, -1, -1, -1), (0, 20, 0, 0))
+
+
+def plot_options(*words: str) -> PlotConfig:
+    return PlotConfig(**parse("plot", *words))
+
+
+def test_options_of_any_number_of_values() -> None:
+    config = plot_options("--runs", "a", "~/b", "c d", "--labels", "1", "2", "3", "--metrics", "l1")
+    assert config.runs == (Path("a"), Path.home() / "b", Path("c d"))
+    assert (config.labels, config.metrics) == (("1", "2", "3"), ("l1",))
+    # Given twice nothing is lost, though the words of other options have fixed numbers.
+    again = plot_options("--runs", "a", "--metrics", "x", "--runs", "b", "c", "--metrics", "y")
+    assert again.runs == (Path("a"), Path("b"), Path("c"))
+    assert again.metrics == ("x", "y")
+    alone = plot_options("--runs", "a")
+    assert (alone.labels, alone.metrics, alone.outdir) == (None, None, Path("plots"))
+    for words in (("--runs",), ()):
+        with pytest.raises(SystemExit, match="2"):
+            plot_options(*words)
 
 
 def test_train_wav2lip_is_train() -> None:

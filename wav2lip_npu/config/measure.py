@@ -1,11 +1,11 @@
-"""The options of the commands that measure: sync."""
+"""The options of the commands that measure and compare: sync and plot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config.base import NetworkOptions, card_indices, option
+from wav2lip_npu.config.base import NetworkOptions, Options, card_indices, option, spelled
 from wav2lip_npu.errors import UserError
 
 COMPARED_BY = ("auto", "mouth", "expert", "both")
@@ -84,3 +84,35 @@ class SyncConfig(NetworkOptions):
     def cards(self) -> list[int]:
         """How far each card to use is from the one of ``--device``."""
         return card_indices(self.devices) or [0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotConfig(Options):
+    """Plot and compare trainings and sync reports: curves, histograms, samples, a table."""
+
+    runs: tuple[Path, ...] = option(
+        "folders to show, side by side: of trainings (their --checkpoint_dir), or with a report of "
+        "sync"
+    )
+    labels: tuple[str, ...] | None = option(
+        "names to show, one for each folder (default: the folders' names)", None
+    )
+    metrics: tuple[str, ...] | None = option(
+        "metrics to show, as metrics.jsonl names them (default: all but speed and memory)", None
+    )
+    outdir: Path = option(
+        "folder to write to; what an earlier plot has written there is replaced", Path("plots")
+    )
+    smooth: float = option(
+        "weight of the past in a moving average of the training curves, below 1; 0: none", 0.0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.smooth < 1:
+            raise UserError(f"--smooth {self.smooth}: must be 0 or more, and below 1")
+        if self.labels is not None and len(self.labels) != len(self.runs):
+            raise UserError(
+                f"--labels {spelled(self.labels)}: must be one for each of the {len(self.runs)} "
+                "folders of --runs"
+            )

@@ -4,53 +4,165 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from wav2lip_npu.media.charts import new_panels, write_chart
 from wav2lip_npu.media.images import put_text, read_image
-from wav2lip_npu.runtime.files import atomic_write, write_image
-from wav2lip_npu.training.metrics import EMA_PREFIX, RESOURCE_METRICS, MetricsFile, optional
+from wav2lip_npu.runtime.files import write_image
+from wav2lip_npu.training.metrics import (
+    EMA_PREFIX,
+    RESOURCE_METRICS,
+    Curves,
+    MetricsFile,
+    optional,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 FILM_STRIP = "film_strip.png"
-SAMPLES_NAME = re.compile(r"samples_step\d{9,}\.png")
+SAMPLES_NAME = re.compile(r"samples_step(\d{9,})\.png")
 TITLE_HEIGHT = 18  # pixels, above a sheet
 MAX_STRIP_COLUMNS = 10  # validations in a film strip
+EXACT_METRIC = "learning_rate"  # no measurement: never smoothed
+LEGEND_KEY_WIDTH = 0.6  # inches, of the line before a label
+LETTER_WIDTH = 0.08  # inches, about
 
 log = logging.getLogger(__name__)
 
 
-def plot_curves(metrics: MetricsFile) -> Path:
-    """Plot every metric over the steps, training and validation in one plot each."""
-    # Without pyplot: it would look for a screen and keep every figure.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class CurveKind:
+    """One of the curves that a metric can have."""
 
-    curves = metrics.read()
-    names = sorted({name.removeprefix(EMA_PREFIX) for name, _ in curves} - RESOURCE_METRICS)
-    columns = min(3, max(1, len(names)))
-    rows = -(-len(names) // columns) or 1
-    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place, title=name, xlabel="step")
-        for key, marker, label in (
-            ((name, "train"), "", "train"),
-            ((name, "eval"), "o", "eval"),
-            ((EMA_PREFIX + name, "eval"), "o", "eval, averaged weights"),
-        ):
-            if curve := curves.get(key):
-                steps = sorted(curve)
-                axes.plot(steps, [curve[step] for step in steps], marker=marker, label=label)
-        axes.grid(alpha=0.3)
-        axes.legend()
+    label: str
+    prefix: str  # of the metric's name
+    source: str  # "train" or "eval"
+    colour: str  # where only one training is shown
+    style: Mapping[str, Any]  # of matplotlib's line
+
+    def key(self, metric: str) -> tuple[str, str]:
+        """Its key in ``Curves``."""
+        return self.prefix + metric, self.source
+
+
+_POINTS = {"marker": "o", "markersize": 4}  # few, and far between
+CURVE_KINDS = (
+    CurveKind("train", "", "train", "C0", {"linewidth": 0.9}),
+    CurveKind("eval", "", "eval", "C1", _POINTS),
+    CurveKind("eval, averaged weights", EMA_PREFIX, "eval", "C2", {**_POINTS, "linestyle": "--"}),
+)
+
+
+def plot_curves(metrics: MetricsFile) -> Path:
+    """Plot every metric of a training over the steps, into its folder."""
     path = metrics.path.with_name(CURVES)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=110)
+    write_chart(path, draw_curves([("", metrics.read())]))
     return path
+
+
+def draw_curves(
+    runs: Sequence[tuple[str, Curves]], names: Sequence[str] | None = None, *, smooth: float = 0.0
+) -> Figure:
+    """Draw the curves of one or several trainings, a panel for each metric.
+
+    Of one training each kind of curve has a colour; of several each training has one.
+
+    Args:
+        runs: label and curves of each training.
+        names: metrics to show; None shows all but those of speed and memory.
+        smooth: weight of ``smoothed`` for what is measured in training steps; 0 is not at all.
+    """
+    names = metric_names(curves for _, curves in runs) if names is None else names
+    figure, panels = new_panels(len(names), width=4.5, height=3)
+    several, colours = len(runs) > 1, _colours(len(runs))
+    for name, axes in zip(names, panels, strict=True):
+        axes.set(title=name, xlabel="step")
+        for (_, curves), colour in zip(runs, colours, strict=True):
+            for kind in CURVE_KINDS:
+                if curve := curves.get(kind.key(name)):
+                    style = {**kind.style, "color": colour if several else kind.colour}
+                    is_noisy = kind.source == "train" and name != EXACT_METRIC
+                    _draw_curve(axes, curve, style, smooth if is_noisy else 0.0)
+    labels = [label for label, _ in runs]
+    legend: list[tuple[str, Mapping[str, Any]]] = [
+        (kind.label, {**kind.style, "color": "grey" if several else kind.colour})
+        for kind in CURVE_KINDS
+        if any(kind.key(name) in curves for name in names for _, curves in runs)
+    ]
+    if several:
+        thick = ({"linewidth": 3, "color": colour} for colour in colours)
+        legend = [*zip(labels, thick, strict=True), *legend]
+    _add_legend(figure, legend, title="" if several else "".join(labels))
+    return figure
+
+
+def _add_legend(
+    figure: Figure, entries: Sequence[tuple[str, Mapping[str, Any]]], title: str
+) -> None:
+    """Explain lines by their style above all panels, in as many columns as there is room for."""
+    from matplotlib.lines import Line2D
+
+    longest = max((len(label) for label, _ in entries), default=0)
+    columns = int(figure.get_figwidth() / (LEGEND_KEY_WIDTH + LETTER_WIDTH * longest))
+    figure.legend(
+        [Line2D([], [], **style) for _, style in entries],
+        [label for label, _ in entries],
+        title=title or None,
+        loc="outside upper center",
+        ncols=max(1, columns),
+        frameon=False,
+    )
+
+
+def metric_names(curves: Iterable[Curves]) -> list[str]:
+    """The metrics of trainings, sorted, without those of speed and memory."""
+    names = {name.removeprefix(EMA_PREFIX) for one in curves for name, _ in one}
+    return sorted(names - RESOURCE_METRICS)
+
+
+def smoothed(values: Iterable[float], weight: float) -> list[float]:
+    """Exponential moving averages, without a bias to their beginning.
+
+    Args:
+        values: in the order of the steps.
+        weight: of the past, 0 ≤ weight < 1. The average is divided by 1 − weightⁿ after n values,
+            as in Adam (Kingma and Ba, https://arxiv.org/abs/1412.6980, section 3).
+    """
+    average, averages = 0.0, []
+    for count, value in enumerate(values, start=1):
+        average = weight * average + (1 - weight) * value
+        averages.append(average / (1 - weight**count))
+    return averages
+
+
+def _colours(count: int) -> list[Any]:
+    """As many colours, as different as can be."""
+    from matplotlib import colormaps
+
+    few, many = colormaps["tab10"], colormaps["turbo"]
+    return list(few(range(count)) if count <= few.N else many(np.linspace(0, 1, count)))
+
+
+def _draw_curve(
+    axes: Axes, curve: Mapping[int, float], style: Mapping[str, Any], smooth: float
+) -> None:
+    """Draw one curve; if it is smoothed, faintly also as it was."""
+    steps = sorted(curve)
+    values = [curve[step] for step in steps]
+    style = {"marker": "." if len(steps) == 1 else "", **style}  # one point makes no line
+    if smooth:
+        axes.plot(steps, values, **style, alpha=0.25)
+        values = smoothed(values, smooth)
+    axes.plot(steps, values, **style)
 
 
 def make_sheet(images: torch.Tensor, titles: tuple[str, ...]) -> np.ndarray:
@@ -88,19 +200,31 @@ def film_strip(folder: Path, sheet: np.ndarray, column: int, columns: int) -> np
     Returns:
         uint8 BGR; of more than ten validations, ten from the first to the last.
     """
-    paths = sorted(path for path in folder.iterdir() if SAMPLES_NAME.fullmatch(path.name))
+    paths = list(sheet_paths(folder).items())
     chosen = np.unique(np.linspace(0, len(paths) - 1, MAX_STRIP_COLUMNS).astype(int))
     sheets: list[tuple[int, np.ndarray]] = []
-    for path in (paths[number] for number in chosen):
+    for step, path in (paths[number] for number in chosen):
         with optional(str(path)):
-            sheets.append((int(path.stem[-9:]), read_image(path)))
+            sheets.append((step, read_image(path)))
     sheets = [(step, one) for step, one in sheets if one.shape[1] == sheet.shape[1]]
-    height = min(len(one) for one in (sheet, *(one for _, one in sheets)))
-    width = sheet.shape[1] // columns
-    part = np.s_[TITLE_HEIGHT:height, column * width : (column + 1) * width]
-    strips = [*(one[part] for _, one in sheets), sheet[TITLE_HEIGHT:height, -width:]]
+    strips = [sheet_column(one, column, columns) for _, one in sheets]
+    strips.append(sheet_column(sheet, columns - 1, columns))
+    height = min(map(len, strips))
     titles = [*(f"step {step}" for step, _ in sheets), "target"]
-    return np.concatenate([_titles(titles, width), np.concatenate(strips, axis=1)])
+    images = np.concatenate([one[:height] for one in strips], axis=1)
+    return np.concatenate([_titles(titles, sheet.shape[1] // columns), images])
+
+
+def sheet_paths(folder: Path) -> dict[int, Path]:
+    """The sheets of samples in a training's folder, by step, from the first to the last."""
+    names = ((SAMPLES_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in names if match))
+
+
+def sheet_column(sheet: np.ndarray, column: int, columns: int) -> np.ndarray:
+    """The images of one column of a sheet of samples, without its title, as (rows · h, w, 3)."""
+    width = sheet.shape[1] // columns
+    return sheet[TITLE_HEIGHT:, column * width : (column + 1) * width]
 
 
 def write_samples(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -29,6 +28,10 @@ EMA_PREFIX = "ema_"  # of the metrics of averaged weights
 # Metrics of speed and memory; not of the weights.
 RESOURCE_METRICS = {"samples_per_second", "memory_gib", "data_wait", "mfu", "skipped"}
 FORMER_NAMES = {"items_per_second": "samples_per_second", "peak_share": "mfu"}  # before 0.2
+
+MAX_STEP = 2**63  # of a line of the file: no step is as large
+MAX_VALUE = 1e300  # above, the ticks of an axis cannot be computed
+Curves = dict[tuple[str, str], dict[int, float]]  # (metric, "train" or "eval") → step → value
 
 log = logging.getLogger(__name__)
 
@@ -229,12 +232,12 @@ class MetricsFile:
             self._tensorboard = SummaryWriter(str(folder), purge_step=step)
         return self._tensorboard
 
-    def read(self) -> dict[tuple[str, str], dict[int, float]]:
-        """All curves: (metric, kind) → step → value. Of a step done twice the last counts.
+    def read(self) -> Curves:
+        """All curves. Of a step done twice the last counts.
 
         Lines that are no metrics are left out with a warning: half a line, a foreign file.
         """
-        curves: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        curves: Curves = defaultdict(dict)
         lines, strange = [], 0
         if self.path.is_file():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -260,11 +263,11 @@ def _parse(line: str) -> tuple[str, int, dict[str, float]] | None:
     if not isinstance(entry, dict):
         return None
     kind, step = entry.pop("kind", None), entry.pop("step", None)
-    if kind not in ("train", "eval") or type(step) is not int or step < 0:
+    if kind not in ("train", "eval") or type(step) is not int or not 0 <= step < MAX_STEP:
         return None
     numbers = {
         name: float(value)
         for name, value in entry.items()
-        if type(value) in (int, float) and abs(value) < sys.float_info.max  # not NaN either
+        if type(value) in (int, float) and abs(value) < MAX_VALUE  # not NaN either
     }
     return kind, step, numbers

@@ -1,0 +1,1 @@
+"""Charts that compare trainings and sync reports."""
