@@ -27,6 +27,7 @@ from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
+    EvaluateConfig,
     ExportConfig,
     FilelistsConfig,
     GeneratorConfig,
@@ -100,6 +101,12 @@ def _infer(config: InferConfig) -> None:
     infer(config)
 
 
+def _evaluate(config: EvaluateConfig) -> None:
+    from wav2lip_npu.evaluation.command import evaluate
+
+    evaluate(config)
+
+
 def _demo(config: DemoConfig) -> None:
     from wav2lip_npu.demo.run import run_demo
 
@@ -130,6 +137,7 @@ COMMANDS = {
     "train": Command(GeneratorConfig, _train_generator, ("train-wav2lip",)),
     "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),
+    "evaluate": Command(EvaluateConfig, _evaluate),
     "demo": Command(DemoConfig, _demo),
     "doctor": Command(DoctorConfig, _doctor),
 }
