@@ -93,7 +93,9 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 def features_path(folder: Path, name: str) -> Path:
     """Where the features of a video are kept, for the next run."""
-    return folder / f"{blake2b(name.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.npz"
+    return (
+        folder / f"{blake2b(name.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.npz"
+    )
 
 
 def save_features(path: Path, generated: np.ndarray, source: np.ndarray) -> None:
