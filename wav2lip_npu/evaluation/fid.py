@@ -93,9 +93,8 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 def features_path(folder: Path, name: str) -> Path:
     """Where the features of a video are kept, for the next run."""
-    return (
-        folder / f"{blake2b(name.encode(errors='surrogateescape'), digest_size=8).hexdigest()}.npz"
-    )
+    digest = blake2b(name.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    return folder / f"{digest}.npz"
 
 
 def save_features(path: Path, generated: np.ndarray, source: np.ndarray) -> None:

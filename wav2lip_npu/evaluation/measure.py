@@ -80,6 +80,13 @@ class Measured:
             else:
                 self.reasons[name] = "not a finite number"
 
+    def put_or_leave(self, name: str, value: float | str) -> None:
+        """Note a metric, or why there is none."""
+        if isinstance(value, str):
+            self.leave(value, name)
+        else:
+            self.put({name: value})
+
     def leave(self, reason: str, *names: str) -> None:
         """Note why there are no such metrics."""
         self.reasons.update(dict.fromkeys(names, reason))
@@ -153,7 +160,7 @@ class EvaluationWorker:
         self._measure_voice(video, sound, found)
         self._compare(item, video, sound, found)
         if all(value is None for value in found.values.values()):
-            why = {reason: None for reason in found.reasons.values()}
+            why = dict.fromkeys(found.reasons.values())
             raise UserError(f"{item.video}: no metric can be computed: {'; '.join(why)}")
         return found
 
@@ -215,14 +222,7 @@ class EvaluationWorker:
         opening = np.full(video.found.frames, np.nan)
         for number, crop in video.crops():
             opening[number] = mouth_shape(self._landmarks.detect(crop))[0]
-        self._correlate(name, opening, voice_loudness(sound), found)
-
-    def _correlate(self, name: str, one: np.ndarray, other: np.ndarray, found: Measured) -> None:
-        value = correlation(one, other)
-        if isinstance(value, str):
-            found.leave(value, name)
-        else:
-            found.put({name: value})
+        found.put_or_leave(name, correlation(opening, voice_loudness(sound)))
 
     def _compare(
         self, item: Item, video: FaceVideo, sound: np.ndarray | str, found: Measured
@@ -287,8 +287,8 @@ class EvaluationWorker:
             found.leave(f"faces of less than {MIN_FACE_SIDE} pixels", *PICTURE)
         ours, theirs = (np.stack(part) for part in zip(*points, strict=True))
         found.put({"lmd": landmark_distance(ours, theirs)})
-        openings = (mouth_shape(part)[:, 0] for part in (ours, theirs))
-        self._correlate("opening_corr_source", *openings, found)
+        one, other = (mouth_shape(part)[:, 0] for part in (ours, theirs))
+        found.put_or_leave("opening_corr_source", correlation(one, other))
         return None
 
 

@@ -154,10 +154,10 @@ def is_same_sound(one: np.ndarray, other: np.ndarray) -> bool:
     rows = min(first.shape[1], second.shape[1])
     if rows < WINDOW_ROWS:
         return False
-    levels = [mel[:, :rows].ravel().astype(np.float64) for mel in (first, second)]
-    if min(level.std() for level in levels) < _CONSTANT:  # silence
-        return bool(np.allclose(*levels))
-    return bool(np.corrcoef(*levels)[0, 1] >= SAME_SOUND)
+    one, other = (mel[:, :rows].ravel().astype(np.float64) for mel in (first, second))
+    if min(one.std(), other.std()) < _CONSTANT:  # silence
+        return bool(np.allclose(one, other))
+    return bool(np.corrcoef(one, other)[0, 1] >= SAME_SOUND)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from wav2lip_npu.runtime.files import write_text
 NAME = "evaluation"  # of the files, before the suffix
 BYTE_ORDER_MARK = "\ufeff"  # by which Excel knows UTF-8
 NOTHING = "–"  # in tables
+NO_MEAN = {"mean": None, "low": None, "high": None, "n": 0}
 INTERVAL = "95 % confidence interval of the mean over videos (Student's t)"
 
 log = logging.getLogger(__name__)
@@ -86,14 +87,7 @@ def _as_json(found: Evaluation) -> str:
         "detector": found.detector,
         "interval": INTERVAL,
         "metrics": {
-            name: {
-                "better": METRICS[name].better,
-                **(
-                    asdict(summary)
-                    if summary
-                    else {"mean": None, "low": None, "high": None, "n": 0}
-                ),
-            }
+            name: {"better": METRICS[name].better, **(asdict(summary) if summary else NO_MEAN)}
             for name, summary in found.means.items()
         },
         "fid": found.fid,
