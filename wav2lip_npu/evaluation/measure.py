@@ -57,6 +57,7 @@ LSE = ("lse_d", "lse_c", "lse_offset")
 EXPERT = ("sync_loss", "sync_offset", "sync_confidence")
 PICTURE = ("psnr", "ssim", "psnr_lower", "ssim_lower")
 MOUTH = ("lmd", "opening_corr_source")
+NO_FACE = "no face is found"
 
 
 @dataclass(kw_only=True)
@@ -161,7 +162,7 @@ class EvaluationWorker:
         self._compare(item, video, sound, found)
         if all(value is None for value in found.values.values()):
             why = dict.fromkeys(found.reasons.values())
-            raise UserError(f"{item.video}: no metric can be computed: {'; '.join(why)}")
+            raise UserError(f"no metric can be computed: {'; '.join(why)}")
         return found
 
     def _read(self, path: Path) -> FaceVideo:
@@ -183,6 +184,8 @@ class EvaluationWorker:
             faces = whole_frames(images)
         else:
             tracks = face_tracks(video.found.tracks.values())
+            if not video.boxes:
+                return found.leave(NO_FACE, *LSE)
             if not tracks:
                 return found.leave(f"no face is there for {MIN_TRACK_FRAMES} frames", *LSE)
             first, count = tracks[0].first, len(tracks[0].boxes)
@@ -201,6 +204,8 @@ class EvaluationWorker:
             return found.leave("no --syncnet_checkpoint_path", *EXPERT)
         if isinstance(sound, str):
             return found.leave(sound, *EXPERT)
+        if not video.boxes:
+            return found.leave(NO_FACE, *EXPERT)
         faces = np.zeros((video.found.frames, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         known = np.zeros(len(faces), bool)
         for number, crop in video.crops():
@@ -219,6 +224,8 @@ class EvaluationWorker:
         name = "opening_corr_voice"
         if isinstance(sound, str):
             return found.leave(sound, name)
+        if not video.boxes:
+            return found.leave(NO_FACE, name)
         opening = np.full(video.found.frames, np.nan)
         for number, crop in video.crops():
             opening[number] = mouth_shape(self._landmarks.detect(crop))[0]

@@ -19,8 +19,8 @@ LIPS = [*OUTER_LIPS, *INNER_LIPS]
 MIN_FACE_SIDE = 14  # pixels: in each half SSIM's windows of 7 must fit
 MAX_LOSS = 100.0  # of a window; torch's binary cross-entropy has this limit too
 CONFIDENCE = 0.95  # of intervals
-# Correlation of two spectrograms from which on they are of one sound. AAC at 32 kbit/s leaves 0.98;
-# other sentences of the same speaker reach 0.7.
+# Correlation of two spectrograms from which on they are of one sound. AAC at 32 kbit/s leaves 0.99,
+# a delay of 10 ms 0.96; of 780 pairs of sentences of one speaker (GRID) none reaches 0.86.
 SAME_SOUND = 0.9
 _CONSTANT = 1e-9  # standard deviation of what does not change but for rounding
 
