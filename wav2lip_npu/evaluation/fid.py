@@ -126,7 +126,8 @@ def frechet_distance(paths: Iterable[Path]) -> tuple[float | None, int, int]:
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     found = fid_statistics_to_metric(generated.statistics(), source.statistics(), False)
-    return float(found[KEY_METRIC_FID]), generated.count, source.count
+    # Of the same faces rounding gives a little more or less than 0.
+    return max(0.0, float(found[KEY_METRIC_FID])), generated.count, source.count
 
 
 class _Moments:
