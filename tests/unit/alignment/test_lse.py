@@ -96,15 +96,15 @@ def test_the_lag_of_embeddings_that_are_moved() -> None:
         assert compare(seen, heard).late == late
 
 
-def test_the_published_file_is_opened_and_no_other(
-    network: SyncNetV2, tmp_path: Path, expert_file: Path
-) -> None:
+def test_the_published_file_is_opened_and_no_other(network: SyncNetV2, tmp_path: Path) -> None:
     path = tmp_path / "syncnet_v2.model"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
     opened = open_syncnet_v2(path, CPU)
     assert not opened.training
     assert same_weights(opened.state_dict(), network.state_dict())
+    other = tmp_path / "lipsync_expert.pth"
+    torch.save({"face_encoder.0.conv_block.0.weight": torch.zeros(1)}, other)
     with pytest.raises(UserError, match="holds the lip-sync expert, the SyncNet v2 is wanted here"):
-        open_syncnet_v2(expert_file, CPU)
+        open_syncnet_v2(other, CPU)
     with pytest.raises(UserError, match="no such file"):
         open_syncnet_v2(tmp_path / "none", CPU)

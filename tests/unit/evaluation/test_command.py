@@ -9,6 +9,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from wav2lip_npu.runtime.workers import Outcome, _outcome
 from wav2lip_npu.tracking.detection import BatchedDetector
 
 FRAMES = 60
+SWING = 50  # of the brightness; more from frame to frame would be a shot cut
 
 
 class PlayedPool:
@@ -110,7 +112,7 @@ def make_video(path: Path, seed: int, *, mouth: np.ndarray | None = None) -> Pat
     write_wav(path.with_suffix(".wav"), (0.2 * level**2 * noise).astype(np.float32))
     texture = np.random.default_rng(0).integers(0, 30, (52, 64, 3))
     shown = opening(seed) if mouth is None else mouth
-    images = [(texture + 30 + 150 * one).astype(np.uint8) for one in shown]
+    images = [(texture + 30 + SWING * one).astype(np.uint8) for one in shown]
     write_video(path, images, audio=path.with_suffix(".wav"))
     path.with_suffix(".wav").unlink()
     return path
@@ -152,24 +154,22 @@ def test_videos_against_themselves(real: Path, tmp_path: Path) -> None:
         empty = {name for name, value in numbers.items() if value is None}
         assert empty == video["reasons"].keys() == {"sync_loss", "sync_offset", "sync_confidence"}
         assert set(video["reasons"].values()) == {"no --syncnet_checkpoint_path"}
-    assert (
-        found["weights"]
-        == {"syncnet_v2": "9f4ad2d80d2a4dc4ac9dc5cb2ae23a4ccc9d1a1ac1a0ac8c1ef3e0c3dfe5c0d6"}
-        or len(found["weights"]["syncnet_v2"]) == 64
-    )
+    assert found["weights"] == {"syncnet_v2": sha256(b"weights").hexdigest()}
     assert found["options"]["protocol"] == "track" and "outdir" not in found["options"]
     assert found["failed"] == [] and found["fid"]["reason"] == "no --inception"
 
 
-def test_the_whole_frame_and_the_track(real: Path, tmp_path: Path) -> None:
-    black = np.full(FRAMES, -0.6)
-    black[5:57] = 0.5
-    dark = make_video(tmp_path / "dark.mp4", 5, mouth=np.maximum(black, -0.2))
+def test_the_whole_frame_and_the_track(tmp_path: Path) -> None:
+    """Without a face in the first three frames the track begins later, and so does its sound."""
+    images = [np.zeros((52, 64, 3), np.uint8)] * 3 + [np.full((52, 64, 3), 18, np.uint8)] * 57
+    real = make_video(tmp_path / "real.mp4", 1)
+    write_video(tmp_path / "late.mp4", images, audio=real)
     (tmp_path / "v2").touch()
-    words = ("--videos", dark, "--syncnet_v2", tmp_path / "v2", "--protocol")
-    whole = values(run(tmp_path / "frame", *words, "frame"))["dark.mp4"]
-    cut = values(run(tmp_path / "track", *words, "track"))["dark.mp4"]
-    assert whole["lse_d"] == cut["lse_d"] == FRAMES
+    words = ("--videos", tmp_path / "late.mp4", "--syncnet_v2", tmp_path / "v2", "--protocol")
+    whole = values(run(tmp_path / "frame", *words, "frame"))["late.mp4"]
+    cut = values(run(tmp_path / "track", *words, "track"))["late.mp4"]
+    assert (whole["lse_d"], cut["lse_d"]) == (60, 57)
+    assert whole["lse_c"] >= 60 and cut["lse_c"] == 57  # the codec makes the sound a bit longer
 
 
 def test_another_face_and_another_sound(real: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_another_face_and_another_sound(real: Path, tmp_path: Path) -> None:
     assert by_name["a.mkv"]["reconstruction"] is True
     assert 10 < numbers["psnr"] < 40
     assert numbers["opening_corr_source"] > 0.98
-    opened = 150 * np.abs(less - opening(0)).mean()
+    opened = SWING * np.abs(less - opening(0)).mean()
     assert numbers["lmd"] == pytest.approx(opened * 2 * 39 / 40 / 40 / np.hypot(230, 40), rel=0.05)
     assert by_name["deep/b.mp4"]["reconstruction"] is False
     assert by_name["deep/b.mp4"]["reasons"]["lmd"] == "another sound than the source's"
@@ -361,7 +361,7 @@ def test_a_list_is_generated_then_measured(
 
 
 def test_weights_are_looked_at_before_anything_is_done(
-    real: Path, tmp_path: Path, expert_file: Path, capsys: pytest.CaptureFixture[str]
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", "--videos", str(real), "--outdir", str(tmp_path / "out")]
     assert cli.main([*words, "--syncnet_v2", str(tmp_path / "none")]) == 2
