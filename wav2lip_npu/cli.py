@@ -27,6 +27,7 @@ from wav2lip_npu import __version__
 from wav2lip_npu.config import (
     DemoConfig,
     DoctorConfig,
+    EvaluateConfig,
     ExportConfig,
     FilelistsConfig,
     GeneratorConfig,
@@ -113,6 +114,12 @@ def _infer(config: InferConfig) -> None:
     infer(config)
 
 
+def _evaluate(config: EvaluateConfig) -> None:
+    from wav2lip_npu.evaluation.command import evaluate
+
+    evaluate(config)
+
+
 def _demo(config: DemoConfig) -> None:
     from wav2lip_npu.demo.run import run_demo
 
@@ -144,6 +151,7 @@ COMMANDS = {
     "plot": Command(PlotConfig, _plot),
     "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),
+    "evaluate": Command(EvaluateConfig, _evaluate),
     "demo": Command(DemoConfig, _demo),
     "doctor": Command(DoctorConfig, _doctor),
 }

@@ -23,6 +23,7 @@ _NETWORKS = {
     "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
     "binary_pred.0.weight": "visual quality discriminator",
     "conv3_3_norm.weight": "S3FD face detector",
+    "netcnnlip.0.weight": "SyncNet v2",
     "stylegan_decoder.constant_input.weight": "face restoration network GFPGAN",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wav2lip_npu import cli
-from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config import EvaluateConfig, InferConfig
 from wav2lip_npu.errors import UserError
 
 PATH = Path("x")
@@ -20,7 +20,8 @@ COMMON = {"checkpoint_path": PATH, "face": PATH, "audio": PATH}
 def required(config: type) -> dict[str, Any]:
     missing = dataclasses.MISSING
     given = {item.name: PATH for item in dataclasses.fields(config) if item.default is missing}
-    return given | (COMMON if config is InferConfig else {})
+    either_or = {InferConfig: COMMON, EvaluateConfig: {"videos": PATH}}
+    return given | either_or.get(config, {})
 
 
 def kind_of(config: type, name: str) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from wav2lip_npu import checkpoint
 from wav2lip_npu.alignment.lags import LAGS, MAX_LAG
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.models.syncnet_v2 import FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
@@ -36,6 +38,17 @@ class LipSyncError:
     confidence: float  # LSE-C: by how much that is less than the median over lags; more is better
     late: int  # the best lag: frames by which the sound comes late; the scripts print -late
     distances: np.ndarray  # (31,) at each of ``LAGS``
+
+
+def open_syncnet_v2(path: Path, device: torch.device) -> SyncNetV2:
+    """SyncNet v2 in evaluation mode, from the published ``syncnet_v2.model``.
+
+    Raises:
+        UserError: no such file, or it holds another network, as the lip-sync expert of Wav2Lip.
+    """
+    network = SyncNetV2()
+    checkpoint.load_network(network, checkpoint.read(path, network))
+    return network.to(device).requires_grad_(False).eval()
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ import csv
 import io
 import logging
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,6 +118,23 @@ def infer_jobs(config: InferConfig) -> None:
     total = len(jobs) + len(failed)
     for name, fault in failed.items():
         log.error("%s: %s", name, fault)
+    for job, failure in do_jobs(jobs, config):
+        if failure is not None:
+            log.error("%s: %s", job.outfile, failure)
+            failed[str(job.outfile)] = failure
+    if failed:
+        names = ", ".join([*failed][:MAX_NAMED]) + (", …" if len(failed) > MAX_NAMED else "")
+        raise UserError(f"{config.jobs}: {len(failed)} of {total} jobs failed: {names}")
+
+
+def do_jobs(jobs: Sequence[Job], config: InferConfig) -> Iterator[tuple[Job, str | None]]:
+    """Do jobs on all cards, and tell of each, as it is done, why it failed, or None.
+
+    What may pass is tried once more, with half of the batch sizes.
+
+    Raises:
+        UserError: the networks cannot be loaded.
+    """
     waiting = {job.line: job for job in jobs}  # in the order in which they are begun
     cards = config.cards
     pool: WorkerPool[Job] = WorkerPool(JobWorker, [(config, len(cards), card) for card in cards])
@@ -127,6 +145,7 @@ def infer_jobs(config: InferConfig) -> None:
             job, failure = waiting.pop(outcome.job.line), outcome.failure
             if failure is None:
                 log.info("%s is done, %d to do", job.outfile, len(waiting))
+                yield job, None
                 continue
             remove_leftovers(job.outfile)
             if failure.may_pass and not job.second_try:
@@ -134,15 +153,11 @@ def infer_jobs(config: InferConfig) -> None:
                 waiting[job.line] = replace(job, second_try=True)
                 pool.submit(waiting[job.line])
             else:
-                log.error("%s: %s", job.outfile, failure.reason)
-                failed[str(job.outfile)] = failure.reason
+                yield job, failure.reason
     finally:
         pool.close()
         for job in [*waiting.values()][: len(cards)]:
             remove_leftovers(job.outfile)
-    if failed:
-        names = ", ".join([*failed][:MAX_NAMED]) + (", …" if len(failed) > MAX_NAMED else "")
-        raise UserError(f"{config.jobs}: {len(failed)} of {total} jobs failed: {names}")
 
 
 def read_jobs(config: InferConfig) -> tuple[list[Job], dict[str, str]]:

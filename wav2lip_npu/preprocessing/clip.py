@@ -10,7 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -35,11 +35,14 @@ from wav2lip_npu.media.video_reader import (
 )
 from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime.prefetch import prefetch
-from wav2lip_npu.tracking.boxes import to_pixels
-from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
-from wav2lip_npu.tracking.shots import mark_detection_frames
-from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
-from wav2lip_npu.tracking.tracker import Identity, Tracker, track_faces
+from wav2lip_npu.tracking.detection import BatchedDetector
+from wav2lip_npu.tracking.scan import (
+    FacesFound,
+    complete_track,
+    crop_boxes,
+    scan,
+    total_area,
+)
 
 MAX_KEPT_BYTES = 2**27  # of frames between the two passes: 128 MiB, a minute of LRS2
 QUEUED_FRAMES = 8  # that are decoded ahead
@@ -91,7 +94,8 @@ def _process(
     frames = TwoPassFrames(source)
     with open_video(source, with_sound=True) as video:
         wav = WavWriter(work / AUDIO)
-        first_pass = scan(frames.first_pass(video, wav), detector, config)
+        batched = BatchedDetector(detector=detector, batch_size=config.batch_size)
+        first_pass = scan(frames.first_pass(video, wav), batched, config.detect_every)
         samples = wav.close()
     if not samples:
         raise no_sound(source)
@@ -153,50 +157,6 @@ class TwoPassFrames:
                     yield frame.image
 
 
-@dataclass(kw_only=True)
-class FirstPass:
-    """What the first pass found."""
-
-    # Who, in which shot → frame → box (4,). A face is not followed over a cut.
-    tracks: dict[tuple[Identity, int], dict[int, np.ndarray]] = field(default_factory=dict)
-    detected: set[int] = field(default_factory=set)  # frames that the detector was shown
-    cuts: list[int] = field(default_factory=list)  # first frames of the shots but the first
-    frames: int = 0
-    width: int = 0
-    height: int = 0
-
-
-def scan(
-    frames: Iterator[Frame], detector: face_detection.Detector, config: PreprocessConfig
-) -> FirstPass:
-    """Find shot cuts, and follow every face through its shot."""
-    found = FirstPass()
-    marked = mark_detection_frames(frames, config.detect_every)
-    batched = BatchedDetector(detector=detector, batch_size=config.batch_size)
-    for tracked in track_faces(detect_faces(marked, batched), Tracker()):
-        number = tracked.marked.number
-        found.frames = number + 1
-        found.height, found.width = tracked.marked.frame.image.shape[:2]
-        if tracked.marked.starts_shot:
-            found.cuts.append(number)
-        if tracked.people is not None:
-            found.detected.add(number)
-            for identity, box in tracked.people.items():
-                found.tracks.setdefault((identity, tracked.shot), {})[number] = box
-    _join_same_people(found)
-    return found
-
-
-def _join_same_people(found: FirstPass) -> None:
-    """Give the boxes of newcomers to whom they turned out to be."""
-    for (identity, shot), boxes in list(found.tracks.items()):
-        person = identity.resolved()
-        if person is not identity:
-            del found.tracks[identity, shot]
-            own = found.tracks.get((person, shot), {})
-            found.tracks[person, shot] = dict(sorted((boxes | own).items()))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Cutout:
     """A stretch of a video that becomes a clip: a shot, or the whole video."""
@@ -208,7 +168,7 @@ class Cutout:
     people: int
 
 
-def _choose_faces(clip: str, found: FirstPass, config: PreprocessConfig) -> list[Cutout]:
+def _choose_faces(clip: str, found: FacesFound, config: PreprocessConfig) -> list[Cutout]:
     """The whole video, or its shots, each with the face that is largest over it."""
     split = config.scene_cuts == "split" and found.cuts
     starts = [0, *found.cuts] if split else [0]
@@ -216,12 +176,12 @@ def _choose_faces(clip: str, found: FirstPass, config: PreprocessConfig) -> list
     cutouts = []
     for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         tracks = {
-            track: _complete(boxes, found.detected)
+            track: complete_track(boxes, found.detected)
             for track, boxes in found.tracks.items()
             if not split or track[1] == number
         }
-        main = max(tracks, key=lambda track: _total_area(tracks[track]), default=None)
-        boxes = {} if main is None else _crop_boxes(tracks[main], found, config)
+        main = max(tracks, key=lambda track: total_area(tracks[track]), default=None)
+        boxes = {} if main is None else crop_boxes(tracks[main], found, smooth=config.smooth_boxes)
         people = {
             track[0]
             for track, faces in tracks.items()
@@ -237,30 +197,6 @@ def _choose_faces(clip: str, found: FirstPass, config: PreprocessConfig) -> list
             )
         )
     return cutouts
-
-
-def _complete(boxes: dict[int, np.ndarray], detected: set[int]) -> list[FaceBox[int]]:
-    """A face's boxes from its first frame to its last, interpolated between detections."""
-    frames = range(min(boxes), max(boxes) + 1)
-    faces = (
-        FaceBox(item=n, starts_shot=False, detected=n in detected, box=boxes.get(n)) for n in frames
-    )
-    return list(interpolate_boxes(faces))
-
-
-def _total_area(faces: list[FaceBox[int]]) -> float:
-    """The boxes' areas together, in pixels: most for the face that is there largest and longest."""
-    boxes = np.stack([face.box for face in faces if face.box is not None])
-    return float((boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum())
-
-
-def _crop_boxes(
-    faces: list[FaceBox[int]], found: FirstPass, config: PreprocessConfig
-) -> dict[int, Box]:
-    size = (found.width, found.height)
-    boxes = ((face, None if face.box is None else to_pixels(face.box, size)) for face in faces)
-    smoothed = smooth_boxes(boxes, "centred" if config.smooth_boxes else "none")
-    return {face.item: box for face, box in smoothed if box is not None}
 
 
 def _write_crops(images: Iterator[np.ndarray], cutouts: list[Cutout], work: Path) -> None:

@@ -14,16 +14,20 @@ from wav2lip_npu.runtime.workers import WorkerPool
 log = logging.getLogger(__name__)
 
 
-def find_videos(root: Path) -> dict[str, Path]:
+def find_videos(root: Path, option: str = "--data_root") -> dict[str, Path]:
     """The videos below a folder: path in it → file; links to folders are followed.
 
     A file with an unknown suffix is opened to find out, in a process of its own: decoders crash.
+
+    Args:
+        root: the folder.
+        option: that names it, for errors.
 
     Raises:
         UserError: no such folder, no video in it, or two that differ in their suffix only.
     """
     if not root.is_dir():
-        raise UserError(f"--data_root {root}: no such folder")
+        raise UserError(f"{option} {root}: no such folder")
     by_name = {path: is_video_by_name(path) for path in _files(root)}
     unknown = _probe([path for path, known in by_name.items() if known is None])
     videos: dict[str, Path] = {}
@@ -36,7 +40,7 @@ def find_videos(root: Path) -> dict[str, Path]:
         by_clip[clip] = videos[source.as_posix()] = path
     if not videos:
         kinds = " ".join(sorted(VIDEO_SUFFIXES))
-        raise UserError(f"--data_root {root}: no video in it, at any depth ({kinds})")
+        raise UserError(f"{option} {root}: no video in it, at any depth ({kinds})")
     return videos
 
 

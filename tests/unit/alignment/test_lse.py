@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from formula import _random, fill, golden_arrays, golden_json
+from helpers import same_weights
 
 from wav2lip_npu.alignment import lse
-from wav2lip_npu.alignment.lse import compare, lip_sync_error, mfcc
+from wav2lip_npu.alignment.lse import compare, lip_sync_error, mfcc, open_syncnet_v2
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.models.syncnet_v2 import SyncNetV2
 
 CPU = torch.device("cpu")
@@ -90,3 +94,17 @@ def test_the_lag_of_embeddings_that_are_moved() -> None:
     for late in (-6, 0, 9):
         seen = torch.roll(heard, -late, dims=0)  # window n sees what is heard at n + late
         assert compare(seen, heard).late == late
+
+
+def test_the_published_file_is_opened_and_no_other(network: SyncNetV2, tmp_path: Path) -> None:
+    path = tmp_path / "syncnet_v2.model"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
+    opened = open_syncnet_v2(path, CPU)
+    assert not opened.training
+    assert same_weights(opened.state_dict(), network.state_dict())
+    other = tmp_path / "lipsync_expert.pth"
+    torch.save({"face_encoder.0.conv_block.0.weight": torch.zeros(1)}, other)
+    with pytest.raises(UserError, match="holds the lip-sync expert, the SyncNet v2 is wanted here"):
+        open_syncnet_v2(other, CPU)
+    with pytest.raises(UserError, match="no such file"):
+        open_syncnet_v2(tmp_path / "none", CPU)

@@ -1,0 +1,1 @@
+"""The command ``evaluate``: lip-synced videos measured as the field does."""
