@@ -17,13 +17,15 @@ UNKNOWN = "weights of an unknown network"
 MAX_NESTING = 3  # of containers in which weights are looked for
 COUNTER = ".num_batches_tracked"
 
+SYNCNET_V2 = "SyncNet v2"
+
 # A parameter that only this network has → the network's name.
 _NETWORKS = {
     "face_encoder.0.conv_block.0.weight": "lip-sync expert",
     "face_decoder_blocks.0.0.conv_block.0.weight": "generator",
     "binary_pred.0.weight": "visual quality discriminator",
     "conv3_3_norm.weight": "S3FD face detector",
-    "netcnnlip.0.weight": "SyncNet v2",
+    "netcnnlip.0.weight": SYNCNET_V2,
     "stylegan_decoder.constant_input.weight": "face restoration network GFPGAN",
 }
 

@@ -15,12 +15,14 @@ import torch
 from torch.nn import functional as F
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.alignment.embedded import Embedded
 from wav2lip_npu.alignment.lags import LAGS, MAX_LAG
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.models.syncnet_v2 import FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
 
 COLUMNS_PER_FRAME = 4  # of the MFCC, which has 100 a second
 FACES_AT_A_TIME = 40
+WINDOWS_AT_A_TIME = 1024  # of sound
 
 # Of python_speech_features 0.6, with which the field computes the MFCC.
 _FRAME, _STEP, _FFT = 400, 160, 512  # samples
@@ -71,11 +73,30 @@ def lip_sync_error(
     count = frames - FRAMES  # of windows; one less than there are, as in the scripts
     if count < 1:
         return None
-    columns = torch.from_numpy(mfcc(samples)).float()
+    return compare(seen[:count], _embed_sound(network, mfcc(samples), count, device))
+
+
+@torch.inference_mode()
+def embed_by_syncnet_v2(
+    network: SyncNetV2, faces: Iterable[np.ndarray], samples: np.ndarray, device: torch.device
+) -> Embedded:
+    """All windows of faces, and all of the sound; see ``lip_sync_error`` for what is given."""
+    seen = _embed_faces(network, faces, device)
+    columns = mfcc(samples)
+    count = (columns.shape[1] - MFCC_COLUMNS) // COLUMNS_PER_FRAME + 1
+    heard = _embed_sound(network, columns, count, device) if count > 0 else seen[:0]
+    return Embedded(faces=seen.float().cpu(), sound=heard.float().cpu())
+
+
+def _embed_sound(
+    network: SyncNetV2, mfccs: np.ndarray, count: int, device: torch.device
+) -> torch.Tensor:
+    """The first windows of the sound (count, 1024), one for each frame, some at a time."""
+    columns = torch.from_numpy(mfccs).float()
     starts = range(0, count * COLUMNS_PER_FRAME, COLUMNS_PER_FRAME)
     windows = torch.stack([columns[:, start : start + MFCC_COLUMNS] for start in starts])
-    heard = network.embed_audio(windows[:, None].to(device))
-    return compare(seen[:count], heard)
+    parts = windows[:, None].split(WINDOWS_AT_A_TIME)
+    return torch.cat([network.embed_audio(part.to(device)) for part in parts])
 
 
 def _embed_faces(

@@ -37,7 +37,9 @@ class SyncConfig(NetworkOptions):
         choices=COMPARED_BY,
     )
     syncnet_checkpoint_path: Path | None = option(
-        "lip-sync expert: a checkpoint of ours or of the original (default: none)", None
+        "lip-sync expert: a checkpoint of ours or of the original, or the published "
+        "syncnet_v2.model (default: none)",
+        None,
     )
     fix: bool = option(
         "shift the sound of clips that are off, by whole frames; the sound as it was is kept "

@@ -14,19 +14,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.alignment.embedded import slide
-from wav2lip_npu.alignment.expert import embed, open_expert
 from wav2lip_npu.alignment.jumps import Segment, segments
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.mouth import Talk, voice_features
-from wav2lip_npu.constants import FACE_SIZE, WINDOW_FRAMES
-from wav2lip_npu.data.clips import AUDIO, EXPERT, list_crops, load_crop, load_mel
+from wav2lip_npu.constants import WINDOW_FRAMES
+from wav2lip_npu.data.clips import AUDIO, EXPERT, load_mel
 from wav2lip_npu.data.kept import content_key, keep, read_kept
 from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import file_state, sha256
 from wav2lip_npu.runtime.workers import Worker, WorkerPool
+from wav2lip_npu.sync.judges import open_judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +96,14 @@ class ExpertWorker:
         """
         threads.limit_threads(workers)
         self._root = root
-        self._device = Device.open(
+        device = Device.open(
             options.device,
             options.precision,
             strict_fp32=options.strict_fp32,
             card_offset=card_offset,
         )
-        self._expert = open_expert(options.checkpoint, self._device)
-        self._judge = f"{sha256(options.checkpoint)} {self._device.dtype}"
+        self._judge = open_judge(options.checkpoint, device)
+        self._name = f"{sha256(options.checkpoint)} {device.dtype}"
 
     def process(self, clip: str) -> ExpertReading:
         """What the expert finds in a clip.
@@ -114,7 +113,7 @@ class ExpertWorker:
         """
         folder = self._root / clip
         sound = file_state(folder / AUDIO)
-        key = content_key(folder, self._judge)
+        key = content_key(folder, self._name)
         arrays = read_kept(folder / EXPERT, key)
         if arrays is None:
             arrays = self._slide(folder)
@@ -125,36 +124,13 @@ class ExpertWorker:
         )
 
     def _slide(self, folder: Path) -> dict[str, np.ndarray]:
-        faces, known = _read_crops(folder)
-        mel = load_mel(folder)
-        load_mel.cache_clear()
-        slid = slide(embed(self._expert, faces, known, mel, self._device))
+        slid = slide(self._judge.embed(folder))
         parts = segments(slid.along_time, WINDOW_FRAMES)
         return {
             "scores": slid.scores,
             "others": slid.others,
             "segments": np.array([[one.first, one.late] for one in parts]),
         }
-
-
-def _read_crops(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The crops of all frames, and for which frames there is one.
-
-    Raises:
-        UserError: there are none, or the disk does not give them.
-    """
-    numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
-    frames = numbers[-1] + 1 if numbers else 0
-    faces, known = np.zeros((frames, FACE_SIZE, FACE_SIZE, 3), np.uint8), np.zeros(frames, bool)
-    for number in numbers:
-        try:
-            faces[number], known[number] = load_crop(folder / f"{number}.jpg"), True
-        except UserError as error:
-            if isinstance(error.__cause__, OSError):  # it may be read another time
-                raise
-    if not known.any():
-        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
-    return faces, known
 
 
 def read_clips(

@@ -16,11 +16,15 @@ from wav2lip_npu import cli
 from wav2lip_npu.alignment.embedded import slide
 from wav2lip_npu.alignment.expert import embed, open_expert
 from wav2lip_npu.alignment.lags import LAGS
-from wav2lip_npu.data.clips import EXPERT, load_crops, load_mel, original_audio
+from wav2lip_npu.alignment.lse import mfcc, open_syncnet_v2
+from wav2lip_npu.data.clips import AUDIO, EXPERT, load_crops, load_mel, original_audio
 from wav2lip_npu.data.kept import content_key, keep
+from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.models import SyncNet
+from wav2lip_npu.models.syncnet_v2 import SyncNetV2
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import sha256
+from wav2lip_npu.sync.judges import open_judge
 from wav2lip_npu.sync.report import REPORT
 
 LATE = {"a": 0, "b": 4, "c": -3}
@@ -96,6 +100,33 @@ def test_what_changed_is_judged_again(tree: Path, expert: Path) -> None:
         )
         with np.load(tree / name / EXPERT) as content:
             np.testing.assert_allclose(content["scores"], slide(embedded).scores, atol=1e-3)
+
+
+def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
+    """A crop is shown in a frame 1.4 times as wide; windows with a missing frame are left out."""
+    path = tmp_path / "syncnet_v2.model"
+    torch.save(fill(SyncNetV2()).state_dict(), path)
+    device = Device.open("cpu", "fp32")
+    (tree / "a" / "9.jpg").unlink()
+    (tree / "a" / "20.jpg").write_bytes(b"no picture")
+    found = open_judge(path, device).embed(tree / "a")
+    network = open_syncnet_v2(path, device.torch_device)
+    crop = cv2.imread(str(tree / "a" / "10.jpg"))
+    frames = []
+    for number in range(10, 15):
+        crop = cv2.imread(str(tree / "a" / f"{number}.jpg"))  # 90 rows
+        width = crop.shape[1]
+        frame = np.full((126, 126, 3), 110, np.uint8)
+        frame[:90, 18 + (90 - width) // 2 :][:, :width] = crop
+        frames.append(cv2.resize(frame, (224, 224)))
+    window = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float()
+    assert (found.faces.shape, found.sound.shape) == ((26, 1024), (25, 1024))
+    torch.testing.assert_close(found.faces[10], network.embed_faces(window)[0], rtol=0.1, atol=0.1)
+    unknown = found.faces.isnan().any(dim=1)
+    assert unknown.nonzero().ravel().tolist() == [*range(5, 10), *range(16, 21)]
+    sound = torch.from_numpy(mfcc(load_audio(tree / "a" / AUDIO))).float()
+    heard = network.embed_audio(sound[None, None, :, 40:60])
+    torch.testing.assert_close(found.sound[10], heard[0], rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_asked_for(

@@ -1,0 +1,127 @@
+"""The networks that can judge a clip: a lip-sync expert of Wav2Lip, or SyncNet v2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from wav2lip_npu import checkpoint
+from wav2lip_npu.alignment.embedded import Embedded
+from wav2lip_npu.alignment.expert import embed, open_expert
+from wav2lip_npu.alignment.lse import embed_by_syncnet_v2, open_syncnet_v2
+from wav2lip_npu.constants import FACE_SIZE
+from wav2lip_npu.data.clips import AUDIO, list_crops, load_mel, read_crop
+from wav2lip_npu.data.mouths import MAX_FRAMES
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.media.audio import load_audio
+from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.state_dicts import SYNCNET_V2, identify
+
+# What SyncNet v2 was trained on shows the face and, as fractions of its size, more beside and below
+# it (Chung and Zisserman 2016 and their scripts). A crop has no more: it is grey there.
+BESIDE, BELOW = 0.2, 0.4
+GREY = 110
+
+
+class Judge(Protocol):
+    """A network that embeds sound and faces."""
+
+    def embed(self, folder: Path) -> Embedded:
+        """Embed a clip.
+
+        Raises:
+            UserError: it has no crops or no sound that can be read.
+        """
+        ...
+
+
+def open_judge(path: Path, device: Device) -> Judge:
+    """The network that a file holds.
+
+    Raises:
+        UserError: no such file, or it holds another network.
+    """
+    if identify(checkpoint.read(path).state_dict) == SYNCNET_V2:
+        return _SyncNetV2Judge(path, device)
+    return _ExpertJudge(path, device)
+
+
+class _ExpertJudge:
+    def __init__(self, path: Path, device: Device) -> None:
+        self._expert, self._device = open_expert(path, device), device
+
+    def embed(self, folder: Path) -> Embedded:
+        crops = {n: cv2.resize(crop, (FACE_SIZE, FACE_SIZE)) for n, crop in _crops(folder)}
+        frames = max(crops) + 1
+        nobody = np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
+        faces = np.stack([crops.get(n, nobody) for n in range(frames)])
+        known = np.isin(np.arange(frames), [*crops])
+        mel = load_mel(folder)
+        load_mel.cache_clear()  # each clip is read once
+        return embed(self._expert, faces, known, mel, self._device)
+
+
+class _SyncNetV2Judge:
+    def __init__(self, path: Path, device: Device) -> None:
+        self._device = device.torch_device
+        self._network = open_syncnet_v2(path, self._device)
+
+    def embed(self, folder: Path) -> Embedded:
+        known: list[int] = []
+        faces = _framed_faces(folder, known)
+        found = embed_by_syncnet_v2(self._network, faces, load_audio(folder / AUDIO), self._device)
+        first = np.arange(len(found.faces))[:, None]  # frames of each window
+        is_whole = np.isin(first + np.arange(FRAMES), known).all(axis=1)
+        seen = torch.where(torch.from_numpy(is_whole)[:, None], found.faces, torch.nan)
+        return Embedded(faces=seen, sound=found.sound)
+
+
+def _framed_faces(folder: Path, known: list[int]) -> Iterator[np.ndarray]:
+    """A face for each frame, grey where there is no crop; the others are added to ``known``."""
+    nobody = np.full((FACE_SIDE, FACE_SIDE, 3), GREY, np.uint8)
+    following = 0
+    for number, crop in _crops(folder):
+        yield from repeat(nobody, number - following)
+        yield _with_margin(crop)
+        known.append(number)
+        following = number + 1
+
+
+def _with_margin(crop: np.ndarray) -> np.ndarray:
+    """A crop in a frame like those that SyncNet v2 knows, uint8 (224, 224, 3) BGR."""
+    height, width = crop.shape[:2]
+    size = max(height, width)
+    beside = round(BESIDE * size + (size - width) / 2)
+    below = round(BELOW * size + size - height)
+    framed = cv2.copyMakeBorder(
+        crop, 0, below, beside, beside, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY)
+    )
+    return cv2.resize(framed, (FACE_SIDE, FACE_SIDE))
+
+
+def _crops(folder: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """The crops of a clip that are images, and their frames, which rise.
+
+    Raises:
+        UserError: there are none, or the disk does not give them.
+    """
+    numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
+    faults = 0
+    for number in numbers:
+        try:
+            crop = read_crop(folder / f"{number}.jpg")
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):  # it may be read another time
+                raise
+            faults += 1
+            continue
+        yield number, crop
+    if faults == len(numbers):
+        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
