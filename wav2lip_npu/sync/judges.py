@@ -24,9 +24,9 @@ from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.state_dicts import SYNCNET_V2, identify
 
-# What SyncNet v2 was trained on shows the face and, as fractions of its size, more beside and below
-# it (Chung and Zisserman 2016 and their scripts). A crop has no more: it is grey there.
-BESIDE, BELOW = 0.2, 0.4
+# What SyncNet v2 was trained on shows the face, a fifth of its size more on each side of it, and two
+# fifths below it (Chung and Zisserman 2016 and their scripts). A crop has no more: it is grey there.
+BESIDE = 0.2
 GREY = 110
 
 
@@ -97,12 +97,10 @@ def _framed_faces(folder: Path, known: list[int]) -> Iterator[np.ndarray]:
 def _with_margin(crop: np.ndarray) -> np.ndarray:
     """A crop in a frame like those that SyncNet v2 knows, uint8 (224, 224, 3) BGR."""
     height, width = crop.shape[:2]
-    size = max(height, width)
-    beside = round(BESIDE * size + (size - width) / 2)
-    below = round(BELOW * size + size - height)
-    framed = cv2.copyMakeBorder(
-        crop, 0, below, beside, beside, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY)
-    )
+    side = round((1 + 2 * BESIDE) * max(height, width))
+    framed = np.full((side, side, 3), GREY, np.uint8)
+    left = (side - width) // 2
+    framed[:height, left : left + width] = crop
     return cv2.resize(framed, (FACE_SIDE, FACE_SIDE))
 
 
