@@ -24,8 +24,8 @@ from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.state_dicts import SYNCNET_V2, identify
 
-# What SyncNet v2 was trained on shows the face, a fifth of its size more on each side of it, and two
-# fifths below it (Chung and Zisserman 2016 and their scripts). A crop has no more: it is grey there.
+# SyncNet v2 was trained on faces with a fifth of their size more on each side, and two fifths more
+# below (Chung and Zisserman 2016 and their scripts). A crop has no more: it is grey there.
 BESIDE = 0.2
 GREY = 110
 
