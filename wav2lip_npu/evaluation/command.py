@@ -103,7 +103,7 @@ def _check_weights(config: EvaluateConfig) -> dict[str, str]:
     Networks.load(config, Device.open(CPU))
     for name, metrics in (
         ("syncnet_v2", "LSE-D and LSE-C"),
-        ("syncnet_checkpoint_path", "the expert's loss"),
+        ("syncnet_checkpoint_path", "sync loss, offset and confidence"),
         ("inception", "FID"),
     ):
         if given[name] is None:
