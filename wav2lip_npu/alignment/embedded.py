@@ -1,12 +1,13 @@
 """Sound and faces as two rows of embeddings, slid along each other.
 
-Each moment is embedded once; a pair costs the distance of two vectors. Sound that is not the
-video's own is made of its own: the same embeddings backwards, begun at another place each time. So
-one video tells what chance gives, without others.
+Each moment is embedded once; a pair costs the distance of two vectors. What chance gives is told by
+sounds that are not the video's: those of other videos, which begin and end alike in some data sets;
+and where there are too few, its own backwards, begun at another place each time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from wav2lip_npu.alignment.lags import LAGS, MIN_FRAMES
 
-OTHER_SOUNDS = 16  # made of a video's own
+OTHER_SOUNDS = 16
 _TINY = 1e-6
 
 
@@ -35,18 +36,20 @@ class Slid:
     along_time: np.ndarray  # float32 (n, 31) for each window, in standard deviations of chance
 
 
-def slide(embedded: Embedded) -> Slid:
-    """Compare at all lags."""
+def slide(embedded: Embedded, others_sounds: Sequence[torch.Tensor] = ()) -> Slid:
+    """Compare at all lags.
+
+    Args:
+        embedded: the video.
+        others_sounds: (m, k) of other videos; the first 16 are used.
+    """
     own = likeness(embedded.faces, embedded.sound)
     backwards = embedded.sound.flip(0)
-    count = len(backwards)
-    others = np.stack(
-        [
-            likeness(embedded.faces, backwards.roll(count * number // OTHER_SOUNDS, 0))
-            for number in range(OTHER_SOUNDS)
-        ]
-    )
-    known = others[np.isfinite(others)]
+    count = OTHER_SOUNDS - len(others_sounds)
+    made = [backwards.roll(len(backwards) * n // count, 0) for n in range(count)]
+    sounds = [*others_sounds[:OTHER_SOUNDS], *made]
+    others = [likeness(embedded.faces, sound) for sound in sounds]
+    known = np.concatenate([one[np.isfinite(one)] for one in others])
     if not len(known):
         return Slid(
             scores=np.zeros(len(LAGS)),

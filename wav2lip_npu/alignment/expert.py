@@ -35,18 +35,29 @@ def open_expert(path: Path, device: Device) -> SyncNet:
     return expert
 
 
-@torch.inference_mode()
 def embed(
     expert: SyncNet, faces: np.ndarray, known: np.ndarray, mel: np.ndarray, device: Device
 ) -> Embedded:
-    """Embed a video.
+    """Embed a video; see ``embed_faces`` and ``embed_sound``. Row 0 of the mel is at frame 0."""
+    return Embedded(
+        faces=embed_faces(expert, faces, known, device), sound=embed_sound(expert, mel, device)
+    )
+
+
+@torch.inference_mode()
+def embed_faces(
+    expert: SyncNet, faces: np.ndarray, known: np.ndarray, device: Device
+) -> torch.Tensor:
+    """Embed the faces of a video.
 
     Args:
         expert: see ``open_expert``.
         faces: uint8 (frames, 96, 96, 3) BGR, 25 a second.
         known: bool (frames,) whether there is a face; what ``faces`` has elsewhere is not used.
-        mel: float32 (80, rows), see ``mel.melspectrogram``; its row 0 is at frame 0.
         device: where the expert is.
+
+    Returns:
+        (frames - 4, 512), see ``Embedded``.
     """
     lower = torch.from_numpy(np.ascontiguousarray(faces[:, LOWER_HALF:]))
     starts = np.arange(max(0, len(faces) - WINDOW_FRAMES + 1))
@@ -55,12 +66,27 @@ def embed(
     for part in _parts(starts[whole]):
         windows = torch.stack([lower[start : start + WINDOW_FRAMES] for start in part])
         seen[part] = _run(expert.embed_face, to_float(windows).flatten(1, 2), device)
+    return seen
+
+
+@torch.inference_mode()
+def embed_sound(expert: SyncNet, mel: np.ndarray, device: Device) -> torch.Tensor:
+    """Embed the sound of a video.
+
+    Args:
+        expert: see ``open_expert``.
+        mel: float32 (80, rows), see ``mel.melspectrogram``.
+        device: where the expert is.
+
+    Returns:
+        (n, 512), of the 0.2 s from each frame on.
+    """
     positions = np.arange(max(0, last_valid_start(mel.shape[1]) + 1))
     heard = torch.zeros(len(positions), EMBEDDING)
     for part in _parts(positions):
         rows = [mel[:, row : row + WINDOW_ROWS] for row in syncnet_mel_start(part).tolist()]
         heard[part] = _run(expert.embed_audio, torch.from_numpy(np.stack(rows))[:, None], device)
-    return Embedded(faces=seen, sound=heard)
+    return heard
 
 
 def _parts(starts: np.ndarray) -> Iterator[np.ndarray]:

@@ -15,10 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.alignment.embedded import Embedded
 from wav2lip_npu.alignment.lags import LAGS, MAX_LAG
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
-from wav2lip_npu.models.syncnet_v2 import FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
+from wav2lip_npu.models.syncnet_v2 import EMBEDDING, FRAMES, MFCC_COLUMNS, MFCC_COUNT, SyncNetV2
 
 COLUMNS_PER_FRAME = 4  # of the MFCC, which has 100 a second
 FACES_AT_A_TIME = 40
@@ -68,27 +67,25 @@ def lip_sync_error(
     Returns:
         None if there are fewer than six frames with sound.
     """
-    seen = _embed_faces(network, faces, device)
+    seen = embed_faces(network, faces, device)
     frames = min(len(seen) + FRAMES - 1, len(samples) * FPS // SAMPLE_RATE)
     count = frames - FRAMES  # of windows; one less than there are, as in the scripts
     if count < 1:
         return None
-    return compare(seen[:count], _embed_sound(network, mfcc(samples), count, device))
+    return compare(seen[:count], _embed_columns(network, mfcc(samples), count, device))
 
 
 @torch.inference_mode()
-def embed_by_syncnet_v2(
-    network: SyncNetV2, faces: Iterable[np.ndarray], samples: np.ndarray, device: torch.device
-) -> Embedded:
-    """All windows of faces, and all of the sound; see ``lip_sync_error`` for what is given."""
-    seen = _embed_faces(network, faces, device)
+def embed_sound(network: SyncNetV2, samples: np.ndarray, device: torch.device) -> torch.Tensor:
+    """All windows of a sound, one for each frame (n, 1024); see ``lip_sync_error``."""
     columns = mfcc(samples)
     count = (columns.shape[1] - MFCC_COLUMNS) // COLUMNS_PER_FRAME + 1
-    heard = _embed_sound(network, columns, count, device) if count > 0 else seen[:0]
-    return Embedded(faces=seen.float().cpu(), sound=heard.float().cpu())
+    if count < 1:
+        return torch.zeros(0, EMBEDDING)
+    return _embed_columns(network, columns, count, device)
 
 
-def _embed_sound(
+def _embed_columns(
     network: SyncNetV2, mfccs: np.ndarray, count: int, device: torch.device
 ) -> torch.Tensor:
     """The first windows of the sound (count, 1024), one for each frame, some at a time."""
@@ -99,10 +96,11 @@ def _embed_sound(
     return torch.cat([network.embed_audio(part.to(device)) for part in parts])
 
 
-def _embed_faces(
+@torch.inference_mode()
+def embed_faces(
     network: SyncNetV2, faces: Iterable[np.ndarray], device: torch.device
 ) -> torch.Tensor:
-    """(windows, 1024), some frames at a time; empty if there is no window."""
+    """All windows of a sequence of faces (n, 1024), some frames at a time; see above."""
     embedded: list[torch.Tensor] = []
     block: list[np.ndarray] = []
 
@@ -117,7 +115,7 @@ def _embed_faces(
             block = block[-(FRAMES - 1) :]  # with which the next window begins
     if len(block) >= FRAMES:
         embed()
-    return torch.cat(embedded) if embedded else torch.zeros(0, 1)
+    return torch.cat(embedded) if embedded else torch.zeros(0, EMBEDDING)
 
 
 def compare(seen: torch.Tensor, heard: torch.Tensor) -> LipSyncError:

@@ -38,6 +38,7 @@ from wav2lip_npu.sync.report import (
     write_report,
 )
 from wav2lip_npu.sync.shift import shift_sound
+from wav2lip_npu.sync.workers import other_clips
 
 LISTS = ("train.txt", "val.txt", "test.txt")
 
@@ -66,7 +67,7 @@ def sync(config: SyncConfig) -> list[ClipSync]:
         locks.enter_context(folder_lock(outdir, "sync"))
         if config.fix and outdir != root:
             locks.enter_context(folder_lock(root, "sync"))
-        readings = _read(config, clips)
+        readings = _read(config, clips, clips)
         if not readings.clips:
             fault = next(iter(readings.faults.values()))
             raise UserError(f"not one of {len(clips)} clips can be read; {fault}")
@@ -96,19 +97,19 @@ def _read_shares(config: SyncConfig, clips: list[str]) -> bool:
     device = Device.open(config.device, config.precision, strict_fp32=config.strict_fp32)
     with distributed.join(device) as world:
         if share := clips[rank::processes]:
-            _read(config, share)
+            _read(config, share, clips)
         world.wait_for_all()
     return rank == 0
 
 
-def _read(config: SyncConfig, clips: list[str]) -> Readings:
+def _read(config: SyncConfig, clips: list[str], all_clips: list[str]) -> Readings:
     """See ``measure.read``.
 
     Raises:
         KeyboardInterrupt: stopped by a signal.
     """
     with stop_signals() as stop:
-        readings = read(config, clips, stop)
+        readings = read(config, clips, other_clips(all_clips), stop)
     if stop.is_set():
         log.info("stopped; the same command goes on from here")
         raise KeyboardInterrupt

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from wav2lip_npu import checkpoint
-from wav2lip_npu.alignment.embedded import Embedded
-from wav2lip_npu.alignment.expert import embed, open_expert
-from wav2lip_npu.alignment.lse import embed_by_syncnet_v2, open_syncnet_v2
+from wav2lip_npu.alignment import lse
+from wav2lip_npu.alignment.expert import embed_faces, embed_sound, open_expert
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.data.clips import AUDIO, list_crops, load_mel, read_crop
 from wav2lip_npu.data.mouths import MAX_FRAMES
@@ -31,13 +30,21 @@ GREY = 110
 
 
 class Judge(Protocol):
-    """A network that embeds sound and faces."""
+    """A network that embeds sound and faces; see ``Embedded`` for what it returns."""
 
-    def embed(self, folder: Path) -> Embedded:
-        """Embed a clip.
+    def embed_faces(self, folder: Path) -> torch.Tensor:
+        """Embed the faces of a clip.
 
         Raises:
-            UserError: it has no crops or no sound that can be read.
+            UserError: it has no crops that can be read.
+        """
+        ...
+
+    def embed_sound(self, folder: Path) -> torch.Tensor:
+        """Embed the sound of a clip.
+
+        Raises:
+            UserError: it has none that can be read.
         """
         ...
 
@@ -57,30 +64,35 @@ class _ExpertJudge:
     def __init__(self, path: Path, device: Device) -> None:
         self._expert, self._device = open_expert(path, device), device
 
-    def embed(self, folder: Path) -> Embedded:
+    def embed_faces(self, folder: Path) -> torch.Tensor:
         crops = {n: cv2.resize(crop, (FACE_SIZE, FACE_SIZE)) for n, crop in _crops(folder)}
         frames = max(crops) + 1
         nobody = np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)
         faces = np.stack([crops.get(n, nobody) for n in range(frames)])
         known = np.isin(np.arange(frames), [*crops])
+        return embed_faces(self._expert, faces, known, self._device)
+
+    def embed_sound(self, folder: Path) -> torch.Tensor:
         mel = load_mel(folder)
         load_mel.cache_clear()  # each clip is read once
-        return embed(self._expert, faces, known, mel, self._device)
+        return embed_sound(self._expert, mel, self._device)
 
 
 class _SyncNetV2Judge:
     def __init__(self, path: Path, device: Device) -> None:
         self._device = device.torch_device
-        self._network = open_syncnet_v2(path, self._device)
+        self._network = lse.open_syncnet_v2(path, self._device)
 
-    def embed(self, folder: Path) -> Embedded:
+    def embed_faces(self, folder: Path) -> torch.Tensor:
         known: list[int] = []
         faces = _framed_faces(folder, known)
-        found = embed_by_syncnet_v2(self._network, faces, load_audio(folder / AUDIO), self._device)
-        first = np.arange(len(found.faces))[:, None]  # frames of each window
+        seen = lse.embed_faces(self._network, faces, self._device).cpu()
+        first = np.arange(len(seen))[:, None]  # frames of each window
         is_whole = np.isin(first + np.arange(FRAMES), known).all(axis=1)
-        seen = torch.where(torch.from_numpy(is_whole)[:, None], found.faces, torch.nan)
-        return Embedded(faces=seen, sound=found.sound)
+        return torch.where(torch.from_numpy(is_whole)[:, None], seen, torch.nan)
+
+    def embed_sound(self, folder: Path) -> torch.Tensor:
+        return lse.embed_sound(self._network, load_audio(folder / AUDIO), self._device).cpu()
 
 
 def _framed_faces(folder: Path, known: list[int]) -> Iterator[np.ndarray]:

@@ -56,8 +56,16 @@ class Measured:
     segments: list[Segment]  # more than one if the sound jumps
 
 
-def read(config: SyncConfig, clips: Sequence[str], stop: threading.Event) -> Readings:
+def read(
+    config: SyncConfig, clips: Sequence[str], others: tuple[str, ...], stop: threading.Event
+) -> Readings:
     """Read clips side by side; what was read of each is kept beside its crops.
+
+    Args:
+        config: the options.
+        clips: which.
+        others: see ``other_clips``.
+        stop: ends it early.
 
     Returns:
         Fewer clips if ``stop`` is set.
@@ -75,6 +83,7 @@ def read(config: SyncConfig, clips: Sequence[str], stop: threading.Event) -> Rea
         assert config.syncnet_checkpoint_path is not None
         options = ExpertOptions(
             checkpoint=config.syncnet_checkpoint_path,
+            others=others,
             device=config.device,
             precision=config.precision,
             strict_fp32=config.strict_fp32,

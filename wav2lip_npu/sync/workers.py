@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from face_detection.landmarks import FaceLandmarks
-from wav2lip_npu.alignment.embedded import slide
+from wav2lip_npu.alignment.embedded import OTHER_SOUNDS, Embedded, slide
 from wav2lip_npu.alignment.jumps import Segment, segments
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.mouth import Talk, voice_features
@@ -21,11 +25,14 @@ from wav2lip_npu.constants import WINDOW_FRAMES
 from wav2lip_npu.data.clips import AUDIO, EXPERT, load_mel
 from wav2lip_npu.data.kept import content_key, keep, read_kept
 from wav2lip_npu.data.mouths import MAX_FRAMES, load_mouth
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import file_state, sha256
 from wav2lip_npu.runtime.workers import Worker, WorkerPool
 from wav2lip_npu.sync.judges import open_judge
+
+MAX_OTHER_FRAMES = 1500  # of another clip's sound, one minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,7 @@ class ExpertOptions:
     """What an ``ExpertWorker`` needs to know."""
 
     checkpoint: Path
+    others: tuple[str, ...]  # clips whose sound tells what chance gives, see ``other_clips``
     device: str
     precision: str
     strict_fp32: bool
@@ -103,7 +111,10 @@ class ExpertWorker:
             card_offset=card_offset,
         )
         self._judge = open_judge(options.checkpoint, device)
-        self._name = f"{sha256(options.checkpoint)} {device.dtype}"
+        self._others = options.others
+        self._sounds: dict[str, torch.Tensor] = {}  # of the others, once they are needed
+        # Not the state of the others' sounds: chance is the same when they are shifted.
+        self._name = f"{sha256(options.checkpoint)} {device.dtype} {self._others}"
 
     def process(self, clip: str) -> ExpertReading:
         """What the expert finds in a clip.
@@ -116,21 +127,39 @@ class ExpertWorker:
         key = content_key(folder, self._name)
         arrays = read_kept(folder / EXPERT, key)
         if arrays is None:
-            arrays = self._slide(folder)
+            arrays = self._slide(clip)
             keep(folder / EXPERT, key, arrays)
         parts = [Segment(first=int(first), late=int(late)) for first, late in arrays["segments"]]
         return ExpertReading(
             scores=arrays["scores"], others=arrays["others"], segments=parts, sound=sound
         )
 
-    def _slide(self, folder: Path) -> dict[str, np.ndarray]:
-        slid = slide(self._judge.embed(folder))
+    def _slide(self, clip: str) -> dict[str, np.ndarray]:
+        folder = self._root / clip
+        embedded = Embedded(
+            faces=self._judge.embed_faces(folder), sound=self._judge.embed_sound(folder)
+        )
+        slid = slide(embedded, [self._sound(other) for other in self._others if other != clip])
         parts = segments(slid.along_time, WINDOW_FRAMES)
         return {
             "scores": slid.scores,
             "others": slid.others,
             "segments": np.array([[one.first, one.late] for one in parts]),
         }
+
+    def _sound(self, clip: str) -> torch.Tensor:
+        """The sound of another clip; none if it cannot be read."""
+        if clip not in self._sounds:
+            self._sounds[clip] = torch.zeros(0, 1)
+            with suppress(UserError):
+                self._sounds[clip] = self._judge.embed_sound(self._root / clip)[:MAX_OTHER_FRAMES]
+        return self._sounds[clip]
+
+
+def other_clips(clips: Iterable[str]) -> tuple[str, ...]:
+    """Some clips, hardly others when there are a few more clips: so what is kept stays valid."""
+    by_digest = sorted(clips, key=lambda clip: hashlib.sha256(os.fsencode(clip)).digest())
+    return tuple(by_digest[: OTHER_SOUNDS + 1])  # one may be the clip itself
 
 
 def read_clips(

@@ -26,6 +26,7 @@ from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import sha256
 from wav2lip_npu.sync.judges import open_judge
 from wav2lip_npu.sync.report import REPORT
+from wav2lip_npu.sync.workers import other_clips
 
 LATE = {"a": 0, "b": 4, "c": -3}
 JUMPS = {"d": [(0, 0), (40, 5)]}
@@ -49,7 +50,8 @@ def tree(tmp_path: Path, expert: Path) -> Path:
             scores[LATE[name] == LAGS] += 20
         parts = JUMPS.get(name, [(0, LATE.get(name, 0))])
         found = {"scores": scores, "others": others, "segments": np.array(parts)}
-        keep(folder / EXPERT, content_key(folder, f"{sha256(expert)} None"), found)
+        more = f"{sha256(expert)} None {other_clips('abcdn')}"
+        keep(folder / EXPERT, content_key(folder, more), found)
     return tmp_path / "clips"
 
 
@@ -93,13 +95,34 @@ def test_what_changed_is_judged_again(tree: Path, expert: Path) -> None:
     assert (tree / "b" / EXPERT).read_bytes() == kept
     assert {name: entry["state"] for name, entry in found.items()}["b"] == "off"
     device = Device.open("cpu", "fp32")
-    for name in "ac":
-        faces = load_crops(tree / name, range(30))
-        embedded = embed(
-            open_expert(expert, device), faces, np.ones(30, bool), load_mel(tree / name), device
+    network = open_expert(expert, device)
+    videos = {
+        name: embed(
+            network,
+            load_crops(tree / name, range(30)),
+            np.ones(30, bool),
+            load_mel(tree / name),
+            device,
         )
+        for name in "abcdn"
+    }
+    for name in "ac":
+        others = [videos[other].sound for other in other_clips("abcdn") if other != name]
+        assert len(others) == 4
         with np.load(tree / name / EXPERT) as content:
-            np.testing.assert_allclose(content["scores"], slide(embedded).scores, atol=1e-3)
+            expected = slide(videos[name], others)
+            np.testing.assert_allclose(content["scores"], expected.scores, atol=2e-3)
+            np.testing.assert_allclose(content["others"], expected.others, atol=2e-3)
+
+
+def test_other_clips_are_mostly_the_same_when_some_are_added() -> None:
+    names = [f"clip{number}" for number in range(200)]
+    chosen = other_clips(names)
+    assert len(set(chosen)) == 17 and set(chosen) <= set(names)
+    assert other_clips(names[::-1]) == chosen
+    more = other_clips([*names, *(f"new{number}" for number in range(10))])
+    assert len(set(chosen) & set(more)) >= 15
+    assert other_clips(["a", "b"]) in (("a", "b"), ("b", "a"))
 
 
 def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
@@ -109,7 +132,8 @@ def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
     device = Device.open("cpu", "fp32")
     (tree / "a" / "9.jpg").unlink()
     (tree / "a" / "20.jpg").write_bytes(b"no picture")
-    found = open_judge(path, device).embed(tree / "a")
+    judge = open_judge(path, device)
+    seen, heard = judge.embed_faces(tree / "a"), judge.embed_sound(tree / "a")
     network = open_syncnet_v2(path, device.torch_device)
     crop = cv2.imread(str(tree / "a" / "10.jpg"))
     frames = []
@@ -120,15 +144,13 @@ def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
         frame[:90, (126 - width) // 2 :][:, :width] = crop
         frames.append(cv2.resize(frame, (224, 224)))
     window = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float()
-    assert (found.faces.shape, found.sound.shape) == ((26, 1024), (25, 1024))
-    torch.testing.assert_close(
-        found.faces[10], network.embed_faces(window)[0], rtol=1e-3, atol=1e-3
-    )
-    unknown = found.faces.isnan().any(dim=1)
+    assert (seen.shape, heard.shape) == ((26, 1024), (25, 1024))
+    torch.testing.assert_close(seen[10], network.embed_faces(window)[0], rtol=1e-3, atol=1e-3)
+    unknown = seen.isnan().any(dim=1)
     assert unknown.nonzero().ravel().tolist() == [*range(5, 10), *range(16, 21)]
     sound = torch.from_numpy(mfcc(load_audio(tree / "a" / AUDIO))).float()
-    heard = network.embed_audio(sound[None, None, :, 40:60])
-    torch.testing.assert_close(found.sound[10], heard[0], rtol=1e-4, atol=1e-4)
+    alone = network.embed_audio(sound[None, None, :, 40:60])
+    torch.testing.assert_close(heard[10], alone[0], rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_asked_for(
