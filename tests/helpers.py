@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from wav2lip_npu.alignment.mouth import Talk
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.data.batches import Batch
@@ -22,6 +23,7 @@ from wav2lip_npu.media.audio import open_sound, write_wav
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.models import blocks, discriminator, generator
 from wav2lip_npu.runtime import device, distributed
+from wav2lip_npu.runtime.files import file_state
 from wav2lip_npu.training import tasks
 from wav2lip_npu.training import trainer as training
 
@@ -74,6 +76,53 @@ def make_clip(folder: Path, frames: int = 25, seed: int = 0, missing: tuple[int,
             cv2.imwrite(str(folder / f"{number}.jpg"), crop)
     write_wav(folder / "audio.wav", tone(frames / 25, hertz=200 + 50 * seed))
     return folder
+
+
+TALK_FRAMES = 75  # of a clip of the three functions below: three seconds
+
+
+def articulation(seed: int) -> np.ndarray:
+    """How open a mouth is in each frame, 0 to 1."""
+    steps = np.random.default_rng(seed).normal(size=TALK_FRAMES + 40)
+    smooth = np.convolve(steps, np.hanning(7)[1:-1] / 3, "same")[20:-20]
+    return np.asarray((smooth - smooth.min()) / np.ptp(smooth))
+
+
+def voiced(opening: np.ndarray) -> np.ndarray:
+    """Noise as loud as the mouth is open."""
+    level = np.repeat(opening, SAMPLE_RATE // 25)
+    noise = np.random.default_rng(0).normal(size=len(level))
+    return (0.2 * level**2 * noise).astype(np.float32)
+
+
+def make_talking_clip(folder: Path, opening: np.ndarray, sound: np.ndarray) -> None:
+    """A preprocessed clip whose mouth is known: its shapes are kept beside the crops."""
+    folder.mkdir(parents=True)
+    for frame in range(len(opening)):
+        _, content = cv2.imencode(".jpg", np.full((8, 8, 3), frame, np.uint8))
+        (folder / f"{frame}.jpg").write_bytes(content.tobytes())
+    mouth = np.stack([opening, 0.3 + 0 * opening, opening + 0.1], axis=1).astype(np.float32)
+    state = np.array([file_state(folder / f"{frame}.jpg") for frame in range(len(opening))])
+    np.savez(folder / "mouth.npz", mouth=mouth, state=state)
+    write_wav(folder / "audio.wav", sound)
+
+
+def make_talk(seed: int, *, late: int = 0, voice_of: int | None = None) -> Talk:
+    """A clip of three seconds: an open mouth is loud in the low bands, a wide one in the high."""
+
+    def parts(number: int) -> np.ndarray:
+        steps = np.random.default_rng(number).normal(size=(TALK_FRAMES + 40, 2))
+        kernel = np.hanning(9)[1:-1] / 4
+        return np.stack([np.convolve(part, kernel, "same") for part in steps.T], axis=1)[20:-20]
+
+    random = np.random.default_rng(seed + 1000)
+    opening, width = parts(seed).T
+    shape = np.stack([opening, width, opening + 0.3 * width], axis=1) * 0.03 + 0.1
+    spoken = np.roll(parts(seed if voice_of is None else voice_of), late, axis=0)
+    low = np.linspace(1, 0, 16)[None]  # how much of the opening is heard in each number
+    level = spoken[:, :1] * low + spoken[:, 1:] * low[:, ::-1]
+    noise = random.normal(size=level.shape) * 0.5
+    return Talk(mouth=shape + random.normal(size=shape.shape) * 0.005, voice=level + noise)
 
 
 def thin_networks(patch: pytest.MonkeyPatch) -> None:

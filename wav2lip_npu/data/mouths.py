@@ -16,31 +16,35 @@ from wav2lip_npu.runtime.files import WriteError, atomic_write, file_state
 MAX_FRAMES = 15_000  # of a clip, ten minutes; the rest is not looked at
 
 
-def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
+def load_mouth(folder: Path, landmarks: FaceLandmarks, max_frames: int = MAX_FRAMES) -> np.ndarray:
     """The shape of the mouth in each frame of a clip.
+
+    What is kept may be of more frames; of fewer, it is computed again.
 
     Args:
         folder: of the clip.
         landmarks: the network, for crops that are new.
+        max_frames: the frames from this on are not looked at.
 
     Returns:
         float32 (last crop's number + 1, 3), see ``mouth_shape``; NaN where there is no crop, or
-        none that is an image. Of a long clip the first ``MAX_FRAMES``.
+        none that is an image.
 
     Raises:
         UserError: the clip has no crops, none of them is an image, or the disk does not give them.
     """
     try:
-        numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
+        numbers = [number for number in list_crops(folder) if number < max_frames]
         state = np.array([file_state(folder / f"{number}.jpg") for number in numbers])
     except OSError as error:
         raise UserError(f"{folder}: {reason(error)}") from error
     if not numbers:
-        raise UserError(f"{folder}: no crops")
-    kept = _read(folder / MOUTH, state)
+        raise UserError(f"{folder}: no crops in its first {max_frames} frames")
+    length = numbers[-1] + 1
+    kept = _read(folder / MOUTH, state, length)
     if kept is not None:
         return kept
-    mouth = np.full((numbers[-1] + 1, 3), np.nan, np.float32)
+    mouth = np.full((length, 3), np.nan, np.float32)
     for number in numbers:
         try:
             crop = read_crop(folder / f"{number}.jpg")
@@ -56,12 +60,12 @@ def load_mouth(folder: Path, landmarks: FaceLandmarks) -> np.ndarray:
     return mouth
 
 
-def _read(path: Path, state: np.ndarray) -> np.ndarray | None:
-    """What was kept of the same crops, or None."""
+def _read(path: Path, state: np.ndarray, length: int) -> np.ndarray | None:
+    """What was kept of the same crops, maybe with more after them; None if it is anything else."""
     try:
         with np.load(path, allow_pickle=False) as content:
-            mouth, known = content["mouth"], content["state"]
+            mouth, known = content["mouth"][:length], content["state"][: len(state)]
     except Exception:  # NumPy and zipfile raise many kinds for other files
         return None
-    is_whole = mouth.ndim == 2 and mouth.shape[1] == 3 and mouth.dtype == np.float32
+    is_whole = mouth.shape == (length, 3) and mouth.dtype == np.float32
     return np.asarray(mouth) if is_whole and np.array_equal(known, state) else None

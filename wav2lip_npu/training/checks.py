@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import logging
+import shlex
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from wav2lip_npu.config import TrainConfig
+from face_detection.landmarks import FaceLandmarks
+from wav2lip_npu.alignment.agreement import MIN_COMPARED_CLIPS, MIN_SIGMA, Agreement, compare
+from wav2lip_npu.alignment.lags import MAX_LAG
+from wav2lip_npu.alignment.mouth import Talk, voice_features
+from wav2lip_npu.config import SyncConfig, TrainConfig
 from wav2lip_npu.constants import FACE_SIZE, FPS, WINDOW_FRAMES
-from wav2lip_npu.data.clips import Clip
+from wav2lip_npu.data.clips import Clip, load_mel
 from wav2lip_npu.data.dataset import ClipData, WindowDataset
+from wav2lip_npu.data.mouths import load_mouth
 from wav2lip_npu.data.sampler import WindowSampler
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.images import put_text
 from wav2lip_npu.mel import last_valid_start, syncnet_mel_start
 from wav2lip_npu.runtime.device import Device, seed
+from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import write_image
+from wav2lip_npu.runtime.threads import share_of_cores
 from wav2lip_npu.training.figures import make_sheet
+from wav2lip_npu.training.metrics import optional
 
 if TYPE_CHECKING:
     from wav2lip_npu.training.tasks import Task
@@ -32,11 +45,6 @@ MAX_SHEET_CLIPS = 20
 MAX_LENGTH_DIFFERENCE = 0.5  # seconds between a clip's sound and its frames
 MAX_COMPARED_CLIPS = 100  # whose sound is compared with their lips
 MAX_COMPARED_FRAMES = 250  # of each: 10 s
-MIN_COMPARED_CLIPS = 20  # from which something can be concluded
-AV_OFFSETS = np.arange(-8, 9)  # frames by which the sound is shifted against the lips
-MIN_SIGMA = 5.0  # standard errors; other clips' sound gives less than 4 by chance
-MOUTH = slice(8, 42), slice(24, 72)  # rows of the lower half, and columns
-ROWS_PER_FRAME = 4  # mel rows of a frame's 40 ms, rounded up
 
 OVERFIT_WINDOWS = 8
 OVERFIT_STEPS = 100
@@ -46,33 +54,19 @@ OVERFIT_RATIO = 0.5  # of the first loss, which the loss must fall below
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How much the lips and the sound of the same clips have in common."""
-
-    clips: int
-    av_offset: int  # frames by which the sound comes late, where they agree best
-    sigma: float  # by how many standard errors more than with the sound of other clips
-
-    @property
-    def found(self) -> bool:
-        """Whether they have anything in common."""
-        return self.sigma >= MIN_SIGMA
-
-
-def check_data(data: ClipData, seed: int, folder: Path) -> None:
+def check_data(data: ClipData, config: TrainConfig) -> None:
     """Look for faults in the training data; they are warnings, not errors.
 
     Args:
         data: what will be trained on.
-        seed: of the training's samples.
-        folder: where the sheet is written.
+        config: options of the training; the sheet is written to its ``checkpoint_dir``.
     """
-    windows = WindowSampler(data.clips, seed).sample(range(4096))
+    windows = WindowSampler(data.clips, config.seed).sample(range(4096))
     log.info("data check: in %.1f %% of the samples faces match", 100 * windows.matched.mean())
     _check_lengths(data.clips)
-    _log_agreement(agreement(data))
-    path = folder / SHEET
+    with optional("data check: lips and sound"):
+        _log_agreement(agreement(data.clips), config.data_root)
+    path = config.checkpoint_dir / SHEET
     write_image(path, _sheet(data))
     log.info("data check: %s shows windows and their sound", path)
 
@@ -92,105 +86,88 @@ def _check_lengths(clips: list[Clip]) -> None:
         )  # fmt: skip
 
 
-def _log_agreement(found: Agreement) -> None:
-    if found.clips < MIN_COMPARED_CLIPS:
+def _log_agreement(found: Agreement, data_root: Path) -> None:
+    if not found.is_known:
         log.info(
-            "data check: %d clips with sound and lips that move, too few to compare them",
-            found.clips,
+            "data check: %d clips whose lips and sound can be compared, %d are needed: too few",
+            found.clips, MIN_COMPARED_CLIPS,
+        )  # fmt: skip
+        return
+    in_sync, late = found.clips - found.off - found.unclear, found.common_offset
+    sync = f"wav2lip-npu sync --data_root {shlex.quote(str(data_root))}"
+    level = logging.WARNING
+    if not found.is_found:
+        advice = (
+            "Lips move hardly more with their own sound than with that of other clips "
+            f"({found.sigma:.1f} standard errors, {MIN_SIGMA:g} are needed): SyncNet cannot learn "
+            "from these. Is each audio.wav from the video of its crops?"
         )
-    elif not found.found:
-        log.warning(
-            "data check: in %d clips the lips move no more with their own sound than with that of "
-            "other clips (%.1f standard errors, %g are needed): SyncNet cannot learn from these. "
-            "Is each audio.wav from the video of its crops?",
-            found.clips, found.sigma, MIN_SIGMA,
-        )  # fmt: skip
-    elif abs(found.av_offset) > 1:
-        late = found.av_offset > 0
-        log.warning(
-            "data check: in %d clips sound and lips agree best when the sound is taken %d frames "
-            "%s, so it comes too %s. Correct that in the videos, and preprocess them again",
-            found.clips, abs(found.av_offset),
-            "later" if late else "earlier", "late" if late else "early",
-        )  # fmt: skip
+    elif late is not None and abs(late) >= SyncConfig.min_offset:
+        side = "late" if late > 0 else "early"
+        advice = f"In most of them the sound comes {abs(late)} frames too {side}: {sync} --fix"
+    elif found.has_many_faults:
+        advice = f"{sync} names them; --fix shifts those that are off, --filter leaves out the rest"
     else:
-        log.info(
-            "data check: lips move with their sound in %d clips (%.0f standard errors), at an "
-            "offset of %+d frames",
-            found.clips, found.sigma, found.av_offset,
-        )  # fmt: skip
+        level = logging.INFO
+        advice = f"Lips move with their own sound ({found.sigma:.0f} standard errors)"
+    log.log(
+        level,
+        "data check: of %d clips %d are in sync, %d off by %d frames or more, %d unclear. %s",
+        found.clips, in_sync, found.off, SyncConfig.min_offset, found.unclear, advice,
+    )  # fmt: skip
 
 
-def agreement(data: ClipData) -> Agreement:
-    """Compare the lips and the sound of a hundred clips, and of each with the next one's sound.
+def agreement(clips: Sequence[Clip]) -> Agreement:
+    """Compare the lips and the sound of a hundred clips, evenly spread over the list.
 
-    When the mouth opens, its region gets darker and the audio louder: the changes from frame to
-    frame are correlated, at each offset. All clips begin with silence, so the sound of other clips
-    correlates too; that is subtracted.
+    Raises:
+        OSError, cv2.error: the network that finds the mouth cannot be loaded.
     """
-    places = np.unique(np.linspace(0, len(data.clips) - 1, MAX_COMPARED_CLIPS).astype(int))
-    curves = [_curves(data, place) for place in places.tolist()]
-    sounds = [sound for _, sound in curves]
-    own, others = (
-        np.array([_correlations(lips, s) for (lips, _), s in zip(curves, paired, strict=True)])
-        for paired in (sounds, [*sounds[1:], sounds[0]])
-    )
-    excess = others - own  # brightness falls where the mouth opens
-    excess = excess[np.isfinite(excess).all(axis=1)]
-    if len(excess) < MIN_COMPARED_CLIPS:
-        return Agreement(clips=len(excess), av_offset=0, sigma=0.0)
-    sigmas = excess.mean(axis=0) / (excess.std(axis=0) / np.sqrt(len(excess)))
-    best = int(np.argmax(sigmas))
-    return Agreement(clips=len(excess), av_offset=int(AV_OFFSETS[best]), sigma=float(sigmas[best]))
+    if len(clips) < MIN_COMPARED_CLIPS:
+        return Agreement(clips=len(clips))
+    places = _even_places(len(clips), MAX_COMPARED_CLIPS)
+    return compare(_read_talks([clips[place] for place in places]))
 
 
-def _curves(data: ClipData, place: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mouth's brightness and the loudness at each frame of a clip, NaN where unknown."""
-    try:
-        return _read_curves(data, place)
-    except UserError:  # training leaves out what cannot be read, and says so
-        unknown = np.full(MAX_COMPARED_FRAMES + WINDOW_FRAMES, np.nan)
-        return unknown, unknown
+def _even_places(length: int, most: int) -> list[int]:
+    """Places in a list, evenly spread over it."""
+    return [int(place) for place in np.unique(np.linspace(0, length - 1, most).astype(int))]
 
 
-def _read_curves(data: ClipData, place: int) -> tuple[np.ndarray, np.ndarray]:
-    clip = data.clips[place]
-    in_turn = clip.windows % WINDOW_FRAMES == 0
-    starts = clip.windows[in_turn & (clip.windows < MAX_COMPARED_FRAMES)]
-    lips = np.full(MAX_COMPARED_FRAMES + WINDOW_FRAMES, np.nan)
-    if len(starts):
-        faces = data.store.faces(np.full(len(starts), place), starts, lower=True)
-        brightness = faces[:, :, MOUTH[0], MOUTH[1]].float().mean(dim=(2, 3, 4)).cpu().numpy()
-        lips[(starts[:, None] + np.arange(WINDOW_FRAMES)).ravel()] = brightness.ravel()
-    frames = np.arange(min(MAX_COMPARED_FRAMES, last_valid_start(clip.mel_rows) + 1))
-    rows = syncnet_mel_start(frames)[:, None]
-    mels = data.store.mels(np.full(len(frames), place), rows)
-    sound = np.full(MAX_COMPARED_FRAMES + WINDOW_FRAMES, np.nan)
-    sound[frames] = mels[:, 0, :, :ROWS_PER_FRAME].mean(dim=(1, 2)).cpu().numpy()
-    return lips, sound
+def _read_talks(clips: Sequence[Clip]) -> list[Talk]:
+    """Mouths and voices, in threads; clips that cannot be read are logged, and left out."""
+    threads = min(share_of_cores(), len(clips))
+    networks: SimpleQueue[FaceLandmarks] = SimpleQueue()  # those that no thread uses
+    for _ in range(threads):
+        networks.put(FaceLandmarks())
 
+    def read(clip: Clip) -> Talk | str:
+        network = networks.get()
+        try:
+            mouth = load_mouth(clip.folder, network, MAX_COMPARED_FRAMES)
+            voice = voice_features(load_mel(clip.folder))[: MAX_COMPARED_FRAMES + MAX_LAG]
+            return Talk(mouth=mouth, voice=voice)
+        except Exception as error:  # whatever it is, it costs this clip alone
+            return reason(error)
+        finally:
+            networks.put(network)
 
-def _correlations(lips: np.ndarray, sound: np.ndarray) -> np.ndarray:
-    """Of the changes from frame to frame, for each offset; NaN where there are too few."""
-    lips, sound = np.diff(lips), np.diff(sound)
-    pad = int(AV_OFFSETS[-1])
-    padded = np.pad(sound, pad, constant_values=np.nan)
-    result = np.full(len(AV_OFFSETS), np.nan)
-    for number, offset in enumerate(AV_OFFSETS.tolist()):
-        later = padded[pad + offset : pad + offset + len(lips)]
-        known = np.isfinite(lips) & np.isfinite(later)
-        if known.sum() > 2 * WINDOW_FRAMES and lips[known].std() > 0 and later[known].std() > 0:
-            result[number] = np.corrcoef(lips[known], later[known])[0, 1]
-    return result
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(tqdm(pool.map(read, clips), "data check", len(clips), disable=None))
+    faults = [result for result in results if isinstance(result, str)]
+    if faults:
+        log.warning(
+            "data check: %d clips cannot be compared; the first: %s", len(faults), faults[0]
+        )
+    return [result for result in results if isinstance(result, Talk)]
 
 
 def _sheet(data: ClipData) -> np.ndarray:
     """Windows of twenty clips, a row each: five faces, and the mel of their 0.2 s."""
-    places = np.unique(np.linspace(0, len(data.clips) - 1, MAX_SHEET_CLIPS).astype(int))
     rows = []
-    for place in places.tolist():
+    for place in _even_places(len(data.clips), MAX_SHEET_CLIPS):
         targets = data.clips[place].targets
-        with suppress(UserError):  # see ``_curves``
+        with suppress(UserError):  # training leaves out what cannot be read, and says so
             rows.append(_sheet_row(data, place, int(targets[len(targets) // 2])))
     titles = (*(f"frame {n}" for n in range(WINDOW_FRAMES)), "mel, 0.2 s")
     return make_sheet(torch.stack(rows), titles)

@@ -148,7 +148,7 @@ class Trainer:
             raise UserError(f"--max_steps {config.max_steps}: {self.step} steps are done already")
         if self.step == 0 and self.world.is_main:
             with optional("data check"):
-                check_data(self.train_data, config.seed, config.checkpoint_dir)
+                check_data(self.train_data, config)
             if config.overfit_check:
                 check_overfit(type(self.task), config, self.device, self.train_data)
         if status := self.task.status():

@@ -6,31 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import TALK_FRAMES, make_talk
 
 from wav2lip_npu.alignment import mouth as module
 from wav2lip_npu.alignment.lags import best_offset
 from wav2lip_npu.alignment.mouth import Talk, mouth_scores, voice_features
-
-FRAMES = 75
-
-
-def talk(seed: int, *, late: int = 0, voice_of: int | None = None) -> Talk:
-    """A clip of three seconds: an open mouth is loud in the low bands, a wide one in the high."""
-
-    def articulation(number: int) -> np.ndarray:
-        steps = np.random.default_rng(number).normal(size=(FRAMES + 40, 2))
-        kernel = np.hanning(9)[1:-1] / 4
-        return np.stack([np.convolve(part, kernel, "same") for part in steps.T], axis=1)[20:-20]
-
-    random = np.random.default_rng(seed + 1000)
-    opening, width = articulation(seed).T
-    shape = np.stack([opening, width, opening + 0.3 * width], axis=1) * 0.03 + 0.1
-    spoken = articulation(seed if voice_of is None else voice_of)
-    spoken = np.roll(spoken, late, axis=0)
-    low = np.linspace(1, 0, 16)[None]  # how much of the opening is heard in each number
-    level = spoken[:, :1] * low + spoken[:, 1:] * low[:, ::-1]
-    noise = random.normal(size=level.shape) * 0.5
-    return Talk(mouth=shape + random.normal(size=shape.shape) * 0.005, voice=level + noise)
 
 
 def lags_of(scores: np.ndarray) -> np.ndarray:
@@ -39,37 +19,38 @@ def lags_of(scores: np.ndarray) -> np.ndarray:
 
 def test_the_offsets_of_a_data_set_are_found() -> None:
     late = np.random.default_rng(0).integers(-6, 7, 40)
-    scores, confidence = mouth_scores([talk(n, late=int(by)) for n, by in enumerate(late)])
+    scores, confidence = mouth_scores([make_talk(n, late=int(by)) for n, by in enumerate(late)])
     assert np.mean(lags_of(scores) == late) > 0.9
     assert np.median(confidence) > 1
 
 
 def test_an_offset_of_all_clips_is_found() -> None:
-    scores, _ = mouth_scores([talk(n, late=5) for n in range(30)])
+    scores, _ = mouth_scores([make_talk(n, late=5) for n in range(30)])
     assert np.mean(lags_of(scores) == 5) > 0.9
 
 
 def test_the_sound_of_another_clip_is_unlikely() -> None:
-    talks = [talk(n, voice_of=n + 100 if n < 8 else None) for n in range(40)]
+    talks = [make_talk(n, voice_of=n + 100 if n < 8 else None) for n in range(40)]
     _, confidence = mouth_scores(talks)
     assert confidence[8:].min() > confidence[:8].max()
 
 
 def test_learning_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     late = np.random.default_rng(1).integers(-6, 7, 40)
-    talks = [talk(n, late=int(by)) for n, by in enumerate(late)]
+    talks = [make_talk(n, late=int(by)) for n, by in enumerate(late)]
     learned = np.mean(lags_of(mouth_scores(talks)[0]) == late)
     monkeypatch.setattr(module, "ROUNDS", 0)
     assert learned > np.mean(lags_of(mouth_scores(talks)[0]) == late)
 
 
 def test_clips_without_face_or_voice_harm_no_other() -> None:
-    good = [talk(n, late=2) for n in range(30)]
-    nobody = replace(good[0], mouth=np.full((FRAMES, 3), np.nan))
-    silent = replace(good[1], voice=np.full((FRAMES, 16), -4.0))
+    good = [make_talk(n, late=2) for n in range(30)]
+    nobody = replace(good[0], mouth=np.full((TALK_FRAMES, 3), np.nan))
+    silent = replace(good[1], voice=np.full((TALK_FRAMES, 16), -4.0))
     empty = Talk(mouth=np.zeros((1, 3)), voice=np.zeros((0, 16)))
-    still = replace(good[2], mouth=np.full((FRAMES, 3), 0.1))
-    gaps = replace(good[3], mouth=np.where(np.arange(FRAMES)[:, None] % 9, good[3].mouth, np.nan))
+    still = replace(good[2], mouth=np.full((TALK_FRAMES, 3), 0.1))
+    shown = np.arange(TALK_FRAMES)[:, None] % 9 > 0
+    gaps = replace(good[3], mouth=np.where(shown, good[3].mouth, np.nan))
     scores, confidence = mouth_scores([*good, nobody, silent, empty, still, gaps])
     assert np.isnan(scores).all(axis=1).tolist() == [False] * 30 + [True] * 4 + [False]
     assert np.isfinite(confidence).all()
@@ -79,15 +60,15 @@ def test_clips_without_face_or_voice_harm_no_other() -> None:
 
 
 def test_few_clips_are_measured_and_never_certain() -> None:
-    scores, confidence = mouth_scores([talk(n, late=3) for n in range(5)])
+    scores, confidence = mouth_scores([make_talk(n, late=3) for n in range(5)])
     assert scores.shape == (5, 31)
     assert (confidence == 0).all()
-    assert mouth_scores([talk(0)])[0].shape == (1, 31)
+    assert mouth_scores([make_talk(0)])[0].shape == (1, 31)
 
 
 def test_a_large_data_set_is_learned_from_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LEARNED_CLIPS", 8)
-    scores, _ = mouth_scores([talk(n, late=-3) for n in range(40)])
+    scores, _ = mouth_scores([make_talk(n, late=-3) for n in range(40)])
     assert np.mean(lags_of(scores) == -3) > 0.8
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import make_clip
 
 from face_detection.landmarks import FaceLandmarks, mouth_shape
-from wav2lip_npu.data import clips, mouths
+from wav2lip_npu.data import clips
 from wav2lip_npu.data.clips import MOUTH, remove_clip
 from wav2lip_npu.data.mouths import load_mouth
 from wav2lip_npu.errors import UserError
@@ -81,10 +81,38 @@ def test_what_the_disk_does_not_give_is_not_kept_as_missing(
     assert np.isfinite(load_mouth(folder, network)).all()
 
 
-def test_ten_minutes_of_a_clip_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mouths, "MAX_FRAMES", 4)
+def test_ten_minutes_of_a_clip_are_looked_at(tmp_path: Path) -> None:
     folder = make_clip(tmp_path / "a", frames=6)
-    (folder / "999999.jpg").write_bytes((folder / "0.jpg").read_bytes())
-    assert load_mouth(folder, FaceLandmarks()).shape == (4, 3)
+    for number in (14_999, 15_000, 999_999):
+        (folder / f"{number}.jpg").write_bytes((folder / "0.jpg").read_bytes())
+    assert load_mouth(folder, FaceLandmarks()).shape == (15_000, 3)
+
+
+def test_what_is_kept_of_some_frames_is_not_taken_for_the_whole_clip(tmp_path: Path) -> None:
+    folder, network = make_clip(tmp_path / "a", frames=8, missing=(2,)), Counting()
+    first = load_mouth(folder, network, 4)
+    assert first.shape == (4, 3)
+    np.testing.assert_array_equal(load_mouth(folder, network, 4), first)
+    assert network.faces == 3
+    whole = load_mouth(folder, network)
+    assert np.isfinite(whole[4:]).all()
+    np.testing.assert_array_equal(whole[:4], first)
+    # Fewer frames are taken from it, and do not replace it.
+    kept, faces = (folder / MOUTH).read_bytes(), network.faces
+    np.testing.assert_array_equal(load_mouth(folder, network, 4), first)
+    np.testing.assert_array_equal(load_mouth(folder, network), whole)
+    assert (folder / MOUTH).read_bytes() == kept
+    assert network.faces == faces
+    with pytest.raises(UserError, match="no crops in its first 0 frames"):
+        load_mouth(folder, network, 0)
+
+
+def test_what_others_keep_under_its_name_is_computed_again(tmp_path: Path) -> None:
+    folder, network = make_clip(tmp_path / "a", frames=4), FaceLandmarks()
+    mouth = load_mouth(folder, network)
+    state = np.load(folder / MOUTH)["state"]
+    for content in ({"mouth": mouth[0, 0], "state": state}, {"mouth": mouth, "state": 7},
+                    {"mouth": mouth[:2], "state": state}, {"mouth": mouth[:, :2], "state": state},
+                    {"mouth": mouth.astype(int), "state": state}):  # fmt: skip
+        np.savez(folder / MOUTH, **content)
+        np.testing.assert_array_equal(load_mouth(folder, network), mouth)

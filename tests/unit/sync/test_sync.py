@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import articulation, make_talking_clip, voiced
 
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu import cli
@@ -21,22 +22,8 @@ from wav2lip_npu.sync import command
 from wav2lip_npu.sync.report import HISTOGRAM, REPORT
 from wav2lip_npu.sync.shift import shift_sound, shifted
 
-FRAMES = 75
 LATE = {"a": 0, "b": 4, "c": -6, "d": 1, "e": 0, "f": 3}  # of the first six of twenty clips
 WRONG = "s"  # whose sound is another clip's
-
-
-def articulation(seed: int) -> np.ndarray:
-    steps = np.random.default_rng(seed).normal(size=FRAMES + 40)
-    smooth = np.convolve(steps, np.hanning(7)[1:-1] / 3, "same")[20:-20]
-    return np.asarray((smooth - smooth.min()) / np.ptp(smooth))
-
-
-def speech(opening: np.ndarray) -> np.ndarray:
-    """Noise as loud as the mouth is open."""
-    level = np.repeat(opening, 640)
-    noise = np.random.default_rng(0).normal(size=len(level))
-    return (0.2 * level**2 * noise).astype(np.float32)
 
 
 @pytest.fixture
@@ -44,17 +31,9 @@ def tree(tmp_path: Path) -> Path:
     """Twenty clips with mouths beside their crops, and a file list of them."""
     root = tmp_path / "clips"
     for number, name in enumerate("abcdefghijklmnopqrst"):
-        folder = root / name
-        folder.mkdir(parents=True)
-        for frame in range(FRAMES):
-            _, content = cv2.imencode(".jpg", np.full((8, 8, 3), frame, np.uint8))
-            (folder / f"{frame}.jpg").write_bytes(content.tobytes())
         opening = articulation(number)
-        mouth = np.stack([opening, 0.3 + 0 * opening, opening + 0.1], axis=1).astype(np.float32)
-        state = np.array([file_state(folder / f"{n}.jpg") for n in range(FRAMES)])
-        np.savez(folder / "mouth.npz", mouth=mouth, state=state)
-        sound = speech(articulation(500) if name == WRONG else opening)
-        write_wav(folder / AUDIO, shifted(sound, -LATE.get(name, 0)))
+        sound = voiced(articulation(500) if name == WRONG else opening)
+        make_talking_clip(root / name, opening, shifted(sound, -LATE.get(name, 0)))
     (tmp_path / "lists").mkdir()
     lines = [
         f"{name} MV" if name in "aq" else name
@@ -93,7 +72,7 @@ def test_sound_is_shifted_once_and_the_original_kept(tree: Path) -> None:
     assert kept.name == "audio.original.wav"
     assert kept.read_bytes() == original
     assert original_audio(tree / "a") == []
-    sound, unshifted = load_audio(tree / "b" / AUDIO), speech(articulation(1))
+    sound, unshifted = load_audio(tree / "b" / AUDIO), voiced(articulation(1))
     inner = slice(0, len(sound) - 4 * 640)
     np.testing.assert_allclose(sound[inner], unshifted[inner], atol=1e-4)
 
@@ -219,7 +198,7 @@ def test_shifted_samples() -> None:
 def folder(tmp_path: Path) -> Path:
     """A clip's folder with sound alone."""
     (tmp_path / "a").mkdir()
-    write_wav(tmp_path / "a" / AUDIO, speech(articulation(3)))
+    write_wav(tmp_path / "a" / AUDIO, voiced(articulation(3)))
     return tmp_path / "a"
 
 
@@ -243,7 +222,7 @@ def test_shifting_twice_loses_nothing(folder: Path) -> None:
 
 def test_sound_that_the_user_has_put_there_is_kept_too(folder: Path) -> None:
     shift(folder, 3)
-    write_wav(folder / AUDIO, speech(articulation(4)))
+    write_wav(folder / AUDIO, voiced(articulation(4)))
     mine = (folder / AUDIO).read_bytes()
     shift(folder, 2)
     first, second = original_audio(folder)
@@ -258,7 +237,7 @@ def test_sound_that_the_user_has_put_there_is_kept_too(folder: Path) -> None:
 
 def test_sound_that_changed_since_it_was_measured_stays(folder: Path) -> None:
     measured = file_state(folder / AUDIO)
-    write_wav(folder / AUDIO, speech(articulation(4))[:9000])
+    write_wav(folder / AUDIO, voiced(articulation(4))[:9000])
     content = (folder / AUDIO).read_bytes()
     with pytest.raises(UserError, match="has changed since it was measured"):
         shift_sound(folder, 3, measured)
