@@ -10,6 +10,7 @@ import numpy as np
 from wav2lip_npu.alignment.lags import best_offset
 from wav2lip_npu.alignment.mouth import Talk, mouth_scores
 from wav2lip_npu.config import SyncConfig
+from wav2lip_npu.config.measure import MOUTH_CONFIDENCE
 
 MIN_COMPARED_CLIPS = 20  # from which something can be concluded
 MIN_SIGMA = 3.0  # standard errors; sounds of other clips give less than 2.1 in 99 % of the trials
@@ -67,7 +68,7 @@ def compare(talks: Sequence[Talk]) -> Agreement:
     _, by_chance = mouth_scores(_swapped([talks[number] for number in known.tolist()]))
     standard_error = np.sqrt((confidence.var() + by_chance.var()) / len(known))
     offsets = np.array([best_offset(one) for one in scores])
-    is_clear = confidence >= SyncConfig.min_confidence
+    is_clear = confidence >= MOUTH_CONFIDENCE
     is_off = is_clear & (np.abs(np.round(offsets)) >= SyncConfig.min_offset)
     return Agreement(
         clips=len(known),

@@ -126,7 +126,7 @@ def _judge(
     state, jumps = UNCLEAR, None
     if len(parts) > 1:
         state, jumps = JUMPS, [asdict(part) for part in parts]
-    elif offset is not None and confidence >= config.min_confidence:
+    elif offset is not None and confidence >= config.least_confidence:
         state = OFF if abs(round(offset)) >= config.min_offset else IN_SYNC
     return ClipSync(clip=clip, state=state, offset=offset, confidence=confidence, jumps=jumps)
 
