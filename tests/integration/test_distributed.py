@@ -42,7 +42,7 @@ def torchrun(*words: object) -> subprocess.CompletedProcess[str]:
 
 def options(config: SyncNetConfig) -> list[str]:
     given = dataclasses.asdict(config).items()
-    return [f"--{name}={value}" for name, value in given if value is not None]
+    return [f"--{name}={value}" for name, value in given if value not in (None, ())]
 
 
 @pytest.mark.usefixtures("thin")

@@ -106,7 +106,7 @@ def on_npu(config: TrainConfig, out: Path, *, card: int = 0) -> list[str]:
     for name, value in (dataclasses.asdict(config) | changes).items():
         if value is True:
             words.append(f"--{name}")
-        elif value is not None and value is not False:
+        elif value is not None and value is not False and value != ():
             words += [f"--{name}", str(value)]
     return words
 

@@ -53,7 +53,7 @@ def test_two_cards_are_one_with_the_joined_batch(
 
 def words(config: SyncNetConfig) -> list[str]:
     given = dataclasses.asdict(config).items()
-    return [f"--{name}={value}" for name, value in given if value is not None]
+    return [f"--{name}={value}" for name, value in given if value not in (None, ())]
 
 
 @pytest.mark.usefixtures("thin")

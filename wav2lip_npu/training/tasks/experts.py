@@ -62,11 +62,18 @@ class FrozenExperts:
                 move(frames, moved[:, view], self.view_shift).transpose(1, 2)
                 for view in range(1, self.views)
             ]
-        windows = torch.cat([inputs.syncnet_faces(view) for view in views])
+        windows = _joined([inputs.syncnet_faces(view) for view in views])
         label = torch.ones(len(windows), device=windows.device)
-        parts = []
+        total: torch.Tensor | None = None
         for network in self.networks:
             with self.device.autocast():
                 audio, face = network.embed_audio(mel[:, None]), network.embed_face(windows)
-            parts.append(losses.sync_loss(audio.repeat(len(views), 1), face, label))
-        return torch.stack(parts).mean()
+            loss = losses.sync_loss(_joined([audio] * len(views)), face, label)
+            total = loss if total is None else total + loss
+        assert total is not None
+        return total / len(self.networks) if len(self.networks) > 1 else total
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The parts one after the other; one alone is not copied."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

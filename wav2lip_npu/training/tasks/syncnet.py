@@ -66,26 +66,28 @@ class SyncNetTask(Task):
     def accumulate_gradients(self, batch: Batch) -> Metrics:
         """See ``Task``."""
         mel, windows = batch["mel"], self._varied_windows(batch)
-        count = len(mel)
-        if self.generator is not None:
-            generated = self._generate(batch)
-            mel = torch.cat([mel, mel[: len(generated)]])
-            windows = torch.cat([windows, generated])
+        if self.generator is None:
+            with self.device.autocast():
+                audio, face = self.forward_module()(mel, windows)
+            loss = self._pair_loss(audio, face, batch)
+            self.trained[""].backward(loss)
+            return {"loss": loss.detach()}
+        count, generated = len(mel), self._generate(batch)
         with self.device.autocast():
-            audio, face = self.forward_module()(mel, windows)
+            audio, face = self.forward_module()(
+                torch.cat([mel, mel[: len(generated)]]), torch.cat([windows, generated])
+            )
+        loss = self._pair_loss(audio[:count], face[:count], batch)
+        none = torch.zeros(len(generated), device=audio.device)
+        wrong = losses.sync_loss(audio[count:], face[count:], none)
+        share = len(generated) / len(audio)
+        self.trained[""].backward((1 - share) * loss + share * wrong)
+        return {"loss": loss.detach(), "generated": wrong.detach()}
+
+    def _pair_loss(self, audio: torch.Tensor, face: torch.Tensor, batch: Batch) -> torch.Tensor:
         if self.contrastive:
-            loss = losses.contrastive_loss(audio[:count], face[:count], GROUP_SIZE)
-        else:
-            loss = losses.sync_loss(audio[:count], face[:count], batch["label"])
-        metrics = {"loss": loss.detach()}
-        if self.generator is not None:
-            none = torch.zeros(len(audio) - count, device=audio.device)
-            wrong = losses.sync_loss(audio[count:], face[count:], none)
-            metrics["generated"] = wrong.detach()
-            share = len(none) / len(audio)
-            loss = (1 - share) * loss + share * wrong
-        self.trained[""].backward(loss)
-        return metrics
+            return losses.contrastive_loss(audio, face, GROUP_SIZE)
+        return losses.sync_loss(audio, face, batch["label"])
 
     @torch.no_grad()
     def _generate(self, batch: Batch) -> torch.Tensor:
