@@ -79,12 +79,16 @@ def compare(talks: Sequence[Talk]) -> Agreement:
 
 
 def _swapped(talks: Sequence[Talk]) -> list[Talk]:
-    """The same mouths with the voices of the clips half a list away."""
-    step = len(talks) // 2
-    voices = [talk.voice for talk in talks]
+    """The same mouths, each with the voice of another clip.
+
+    The order is random, but always the same one: in many data sets every n-th clip has the same
+    sentence.
+    """
+    order = np.random.default_rng(0).permutation(len(talks)).tolist()
+    voice_of = dict(zip(order, [*order[1:], order[0]], strict=True))
     return [
-        Talk(mouth=talk.mouth, voice=voice)
-        for talk, voice in zip(talks, [*voices[step:], *voices[:step]], strict=True)
+        Talk(mouth=talk.mouth, voice=talks[voice_of[number]].voice)
+        for number, talk in enumerate(talks)
     ]
 
 
