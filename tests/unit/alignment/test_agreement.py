@@ -47,6 +47,12 @@ def test_single_clips_with_the_sound_of_others_are_counted() -> None:
     assert 8 <= found.unclear + found.off <= 20
 
 
+@pytest.mark.parametrize("sentences", [10, 12, 20])
+def test_sentences_may_be_said_again_and_again(sentences: int) -> None:
+    """As in data sets in which each speaker reads the same list: every n-th clip sounds alike."""
+    assert compare([make_talk(n % sentences) for n in range(40)]).is_found
+
+
 def test_few_clips_say_nothing() -> None:
     talks = [make_talk(n) for n in range(MIN_COMPARED_CLIPS)]
     assert compare(talks).is_known
