@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import WriteError, atomic_write
 from wav2lip_npu.state_dicts import COUNTER, find_weights, identify, misfit
@@ -31,6 +32,8 @@ _NAME = re.compile(r"checkpoint_step(\d{9,})\.pth")
 
 TORCH_ALIGNMENT = 64  # bytes, of the memory that torch allocates
 MAX_COUNT = 10**12  # steps; more is no number of steps
+
+Network = TypeVar("Network", bound=nn.Module)
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +145,17 @@ def load_network(network: nn.Module, checkpoint: Checkpoint) -> None:
     weights = fitting_weights(network, checkpoint)
     shapes_only = next(network.parameters()).is_meta
     network.load_state_dict(weights, assign=shapes_only)
+
+
+def load_frozen(network: Network, checkpoint: Checkpoint, device: Device) -> Network:
+    """Load a network that is not trained: in evaluation mode, on its device.
+
+    Raises:
+        UserError: as ``load_network``.
+    """
+    load_network(network, checkpoint)
+    device.prepare(network)
+    return network.requires_grad_(False).eval()
 
 
 def fitting_weights(network: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:

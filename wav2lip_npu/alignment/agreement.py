@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wav2lip_npu.alignment.comparison import TINY
 from wav2lip_npu.alignment.lags import best_offset
 from wav2lip_npu.alignment.mouth import Talk, mouth_scores
 from wav2lip_npu.config import SyncConfig
@@ -17,7 +18,6 @@ MIN_SIGMA = 3.0  # standard errors; 20 clips have 3.4 to 12, with other clips' s
 MAX_FAULTY_SHARE = 0.25  # of the clips, unclear or off; good data has 5 % (of 20 clips 10 %)
 MIN_COMMON_SHARE = 0.5  # of the clear clips, which are near an offset that is called common
 COMMON_WIDTH = 1.0  # frames from the common offset
-_TINY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def compare(talks: Sequence[Talk]) -> Agreement:
     is_off = is_clear & (np.abs(np.round(offsets)) >= SyncConfig.min_offset)
     return Agreement(
         clips=len(known),
-        sigma=float((confidence.mean() - by_chance.mean()) / (standard_error + _TINY)),
+        sigma=float((confidence.mean() - by_chance.mean()) / (standard_error + TINY)),
         unclear=int((~is_clear).sum()),
         off=int(is_off.sum()),
         common_offset=_common(offsets[is_clear]),

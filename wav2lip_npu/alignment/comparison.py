@@ -24,8 +24,8 @@ class Comparison:
     others: np.ndarray  # (k, clips, 31) the same with k sounds that are not theirs
 
 
-def conclude(comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
-    """Decide by one or several ways to compare the same clips.
+def fuse_scores(comparisons: Sequence[Comparison]) -> tuple[np.ndarray, np.ndarray]:
+    """Fuse the scores of one or several ways to compare the same clips, and say how sure they are.
 
     Each counts the more, the clearer it tells clips' own sounds from others. For independent normal
     scores this is the sum of their log-likelihood ratios.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from wav2lip_npu.alignment.comparison import TINY
 from wav2lip_npu.alignment.lags import LAGS, MIN_FRAMES
 
 OTHER_SOUNDS = 16
-_TINY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def slide(embedded: Embedded, others_sounds: Sequence[torch.Tensor] = ()) -> Sli
             others=np.zeros((OTHER_SOUNDS, len(LAGS))),
             along_time=np.full(own.shape, np.nan, np.float32),
         )
-    mean, deviation = known.mean(), known.std() + _TINY
+    mean, deviation = known.mean(), known.std() + TINY
     return Slid(
         scores=_score((own - mean) / deviation),
         others=np.stack([_score((one - mean) / deviation) for one in others]),

@@ -28,11 +28,7 @@ def open_expert(path: Path, device: Device) -> SyncNet:
         UserError: no such file, or it holds another network.
     """
     network = SyncNet()
-    loaded = checkpoint.read(path, network).for_inference()
-    checkpoint.load_network(network, loaded)
-    expert = device.prepare(network).requires_grad_(False).eval()
-    assert isinstance(expert, SyncNet)
-    return expert
+    return checkpoint.load_frozen(network, checkpoint.read(path, network).for_inference(), device)
 
 
 def embed(

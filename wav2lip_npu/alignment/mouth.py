@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wav2lip_npu.alignment.comparison import MIN_CLIPS, TINY, Comparison, conclude, margin
+from wav2lip_npu.alignment.comparison import MIN_CLIPS, TINY, Comparison, fuse_scores, margin
 from wav2lip_npu.alignment.lags import LAGS, at_lag, correlations
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.mel import MEL_BANDS, ROWS_PER_SECOND
@@ -143,11 +143,11 @@ def along_time(predicted: Predicted, clip: int) -> np.ndarray:
 
 
 def mouth_scores(talks: Sequence[Talk]) -> tuple[np.ndarray, np.ndarray]:
-    """How well each clip's mouth goes with its voice, and how sure that is; see ``conclude``.
+    """How well each clip's mouth goes with its voice, and how sure that is; see ``fuse_scores``.
 
     With fewer than ``MIN_CLIPS`` clips the confidence is 0.
     """
-    scores, confidence = conclude([compare_mouths(predict_mouths(talks))])
+    scores, confidence = fuse_scores([compare_mouths(predict_mouths(talks))])
     return scores, confidence if len(talks) >= MIN_CLIPS else np.zeros(len(talks))
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -335,6 +335,26 @@ def read_crop(path: Path) -> np.ndarray:
     if crop is None:
         raise UserError(f"{path}: cannot be read as an image; delete it, or cut the clip anew")
     return crop
+
+
+def readable_crops(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Those crops of a clip that are images, with their numbers; see ``read_crop``.
+
+    Raises:
+        UserError: none of them is, or the disk does not give one: it may another time.
+    """
+    count = 0
+    for number in numbers:
+        try:
+            crop = read_crop(folder / f"{number}.jpg")
+        except UserError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            continue
+        count += 1
+        yield number, crop
+    if not count:
+        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
 
 
 def load_crops(folder: Path, numbers: Sequence[int]) -> np.ndarray:

@@ -30,16 +30,22 @@ def content_key(folder: Path, more: str = "") -> str:
 
 def read_kept(path: Path, key: str) -> dict[str, np.ndarray] | None:
     """The arrays that were kept under this key, or None."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except Exception:  # NumPy and zipfile raise many kinds for other files
-        return None
+    arrays = read_arrays(path)
     is_same = "key" in arrays and str(arrays.pop("key")) == key
     return arrays if is_same else None
 
 
-def keep(path: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of ``keep``; none if there is no file, or another one."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except Exception:  # NumPy and zipfile raise many kinds for other files
+        return {}
+
+
+def keep(path: Path, arrays: dict[str, np.ndarray], key: str | None = None) -> None:
     """Write arrays beside a clip, if that is possible: a data set may be read-only."""
+    named = arrays if key is None else {**arrays, "key": np.array(key)}
     with suppress(WriteError), atomic_write(path) as partial:
-        np.savez(partial, key=np.array(key), **arrays)  # type: ignore[arg-type]
+        np.savez(partial, **named)  # type: ignore[arg-type]

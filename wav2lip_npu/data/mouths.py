@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from face_detection.landmarks import FaceLandmarks, mouth_shape
-from wav2lip_npu.data.clips import MOUTH, list_crops, read_crop
+from wav2lip_npu.data.clips import MOUTH, list_crops, readable_crops
+from wav2lip_npu.data.kept import keep, read_arrays
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, atomic_write, file_state
+from wav2lip_npu.runtime.files import file_state
 
 MAX_FRAMES = 15_000  # of a clip, ten minutes; the rest is not looked at
 
@@ -45,27 +45,18 @@ def load_mouth(folder: Path, landmarks: FaceLandmarks, max_frames: int = MAX_FRA
     if kept is not None:
         return kept
     mouth = np.full((length, 3), np.nan, np.float32)
-    for number in numbers:
-        try:
-            crop = read_crop(folder / f"{number}.jpg")
-        except UserError as error:
-            if isinstance(error.__cause__, OSError):  # it may be read another time
-                raise
-            continue
+    for number, crop in readable_crops(folder, numbers):
         mouth[number] = mouth_shape(landmarks.detect(crop))
-    if np.isnan(mouth).all():
-        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
-    with suppress(WriteError), atomic_write(folder / MOUTH) as partial:  # it may be read-only
-        np.savez(partial, mouth=mouth, state=state)
+    keep(folder / MOUTH, {"mouth": mouth, "state": state})
     return mouth
 
 
 def _read(path: Path, state: np.ndarray, length: int) -> np.ndarray | None:
     """What was kept of the same crops, maybe with more after them; None if it is anything else."""
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            mouth, known = content["mouth"][:length], content["state"][: len(state)]
-    except Exception:  # NumPy and zipfile raise many kinds for other files
+        mouth, known = arrays["mouth"][:length], arrays["state"][: len(state)]
+    except (KeyError, IndexError):  # another file, or arrays of no dimension
         return None
     is_whole = mouth.shape == (length, 3) and mouth.dtype == np.float32
-    return np.asarray(mouth) if is_whole and np.array_equal(known, state) else None
+    return mouth if is_whole and np.array_equal(known, state) else None

@@ -36,7 +36,7 @@ def open_inception(path: Path, device: Device) -> Extractor:
         device: where the network runs.
 
     Returns:
-        A function: crops (h, w, 3) BGR uint8 → float32 (n, 2048).
+        A function of one batch: crops (h, w, 3) BGR uint8, at least one → float32 (n, 2048).
 
     Raises:
         UserError: torch-fidelity is not there, or the file holds other weights.
@@ -61,15 +61,10 @@ def open_inception(path: Path, device: Device) -> Extractor:
 
     @torch.inference_mode()
     def extract(crops: Sequence[np.ndarray]) -> np.ndarray:
-        found = [np.zeros((0, FEATURES), np.float32)]
-        for first in range(0, len(crops), FACES_AT_A_TIME):
-            faces = [
-                cv2.resize(crop, (INPUT_SIDE, INPUT_SIDE))[..., ::-1]
-                for crop in crops[first : first + FACES_AT_A_TIME]
-            ]
-            batch = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2)
-            found.append(network(batch.to(device.torch_device))[0].float().cpu().numpy())
-        return np.concatenate(found)
+        faces = [cv2.resize(crop, (INPUT_SIDE, INPUT_SIDE))[..., ::-1] for crop in crops]
+        batch = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2)
+        features: np.ndarray = network(batch.to(device.torch_device))[0].float().cpu().numpy()
+        return features
 
     return extract
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.signal import medfilt
 
 from wav2lip_npu.models.syncnet_v2 import FACE_SIDE
+from wav2lip_npu.tracking.boxes import area_of
 
 MIN_TRACK_FRAMES = 50  # 2 s; the field's pipeline has 4 s, longer than most clips of LRS2 and GRID
 MAX_GAP_FRAMES = 25  # 1 s for which a face may be missed within a track, as in the field's pipeline
@@ -33,7 +34,7 @@ class FaceTrack:
     @property
     def area(self) -> float:
         """Of all boxes together, in pixels: most for the face that is there longest and largest."""
-        return float((self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1).sum())
+        return area_of(self.boxes)
 
 
 def face_tracks(found: Iterable[Mapping[int, np.ndarray]]) -> list[FaceTrack]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from wav2lip_npu.evaluation.fid import (
 from wav2lip_npu.evaluation.inputs import Item
 from wav2lip_npu.evaluation.lse_protocols import (
     MIN_TRACK_FRAMES,
+    FaceTrack,
     face_tracks,
     track_crops,
     whole_frames,
@@ -55,6 +56,7 @@ DIGITS = 6  # of results, after the point
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 LSE = ("lse_d", "lse_c", "lse_offset")
 EXPERT = ("sync_loss", "sync_offset", "sync_confidence")
+VOICE = "opening_corr_voice"
 PICTURE = ("psnr", "ssim", "psnr_lower", "ssim_lower")
 MOUTH = ("lmd", "opening_corr_source")
 NO_FACE = "no face is found"
@@ -149,16 +151,16 @@ class EvaluationWorker:
             UserError: it cannot be decoded, or not one metric can be computed.
         """
         video, sound = self._read(item.video), read_sound(item.video)
+        tracks = face_tracks(video.found.tracks.values())
         found = Measured(
             name=item.name,
             source=None if item.source is None else str(item.source),
             frames=video.found.frames,
             faces=len(video.boxes),
-            tracks=len(face_tracks(video.found.tracks.values())),
+            tracks=len(tracks),
         )
-        self._measure_lse(video, sound, found)
-        self._measure_expert(video, sound, found)
-        self._measure_voice(video, sound, found)
+        self._measure_lse(video, tracks, sound, found)
+        self._measure_face(video, sound, found)
         self._compare(item, video, sound, found)
         if all(value is None for value in found.values.values()):
             why = dict.fromkeys(found.reasons.values())
@@ -173,7 +175,13 @@ class EvaluationWorker:
             smooth=self._config.smooth_boxes,
         )
 
-    def _measure_lse(self, video: FaceVideo, sound: np.ndarray | str, found: Measured) -> None:
+    def _measure_lse(
+        self,
+        video: FaceVideo,
+        tracks: Sequence[FaceTrack],
+        sound: np.ndarray | str,
+        found: Measured,
+    ) -> None:
         network = self._networks.syncnet_v2
         if network is None:
             return found.leave("no --syncnet_v2", *LSE)
@@ -183,7 +191,6 @@ class EvaluationWorker:
         if self._config.protocol == "frame":
             faces = whole_frames(images)
         else:
-            tracks = face_tracks(video.found.tracks.values())
             if not video.boxes:
                 return found.leave(NO_FACE, *LSE)
             if not tracks:
@@ -198,19 +205,35 @@ class EvaluationWorker:
             {"lse_d": error.distance, "lse_c": error.confidence, "lse_offset": float(error.late)}
         )
 
-    def _measure_expert(self, video: FaceVideo, sound: np.ndarray | str, found: Measured) -> None:
-        network = self._networks.expert
-        if network is None:
-            return found.leave("no --syncnet_checkpoint_path", *EXPERT)
-        if isinstance(sound, str):
-            return found.leave(sound, *EXPERT)
-        if not video.boxes:
-            return found.leave(NO_FACE, *EXPERT)
+    def _measure_face(self, video: FaceVideo, sound: np.ndarray | str, found: Measured) -> None:
+        """What the expert says, and the mouth against the voice: of crops that are cut once."""
+        expert = self._networks.expert
+        if expert is None:
+            found.leave("no --syncnet_checkpoint_path", *EXPERT)
+        if isinstance(sound, str) or not video.boxes:
+            why = sound if isinstance(sound, str) else NO_FACE
+            return found.leave(why, *(EXPERT if expert else ()), VOICE)
         faces = np.zeros((video.found.frames, FACE_SIZE, FACE_SIZE, 3), np.uint8)
         known = np.zeros(len(faces), bool)
+        opening = np.full(len(faces), np.nan)
         for number, crop in video.crops():
-            faces[number], known[number] = cv2.resize(crop, (FACE_SIZE, FACE_SIZE)), True
-        embedded = lip_sync_expert.embed(network, faces, known, melspectrogram(sound), self._device)
+            if expert is not None:
+                faces[number], known[number] = cv2.resize(crop, (FACE_SIZE, FACE_SIZE)), True
+            opening[number] = mouth_shape(self._landmarks.detect(crop))[0]
+        if expert is not None:
+            self._measure_expert(expert, faces, known, sound, found)
+        found.put_or_leave(VOICE, correlation(opening, voice_loudness(sound)))
+        return None
+
+    def _measure_expert(
+        self,
+        expert: SyncNet,
+        faces: np.ndarray,
+        known: np.ndarray,
+        sound: np.ndarray,
+        found: Measured,
+    ) -> None:
+        embedded = lip_sync_expert.embed(expert, faces, known, melspectrogram(sound), self._device)
         likely = lip_sync_expert.probabilities(embedded)
         if not np.isfinite(likely[:, MAX_LAG]).any():
             return found.leave("no five frames in a row with face and sound", *EXPERT)
@@ -219,17 +242,6 @@ class EvaluationWorker:
         if lag is None:
             return found.leave("too short to compare lags", *EXPERT[1:])
         found.put(dict(zip(EXPERT[1:], lag, strict=True)))
-
-    def _measure_voice(self, video: FaceVideo, sound: np.ndarray | str, found: Measured) -> None:
-        name = "opening_corr_voice"
-        if isinstance(sound, str):
-            return found.leave(sound, name)
-        if not video.boxes:
-            return found.leave(NO_FACE, name)
-        opening = np.full(video.found.frames, np.nan)
-        for number, crop in video.crops():
-            opening[number] = mouth_shape(self._landmarks.detect(crop))[0]
-        found.put_or_leave(name, correlation(opening, voice_loudness(sound)))
 
     def _compare(
         self, item: Item, video: FaceVideo, sound: np.ndarray | str, found: Measured

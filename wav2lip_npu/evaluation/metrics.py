@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
+from torch.nn import functional
 
 from face_detection.landmarks import EYE_CORNERS, INNER_LIPS, OUTER_LIPS
 from wav2lip_npu.alignment.lags import LAGS, MAX_LAG, MIN_FRAMES, best_offset
@@ -17,7 +18,6 @@ from wav2lip_npu.training.metrics import similarity
 
 LIPS = [*OUTER_LIPS, *INNER_LIPS]
 MIN_FACE_SIDE = 14  # pixels: in each half SSIM's windows of 7 must fit
-MAX_LOSS = 100.0  # of a window; torch's binary cross-entropy has this limit too
 CONFIDENCE = 0.95  # of intervals
 # Correlation of two spectrograms from which on they are of one sound. AAC at 32 kbit/s leaves 0.99,
 # a delay of 10 ms 0.96; of 780 pairs of sentences of one speaker (GRID) none reaches 0.86.
@@ -120,9 +120,8 @@ def expert_loss(probabilities: np.ndarray) -> float:
         probabilities: (windows, 31), see ``alignment.expert.probabilities``; some of lag 0.
     """
     own = probabilities[:, MAX_LAG]
-    own = own[np.isfinite(own)]
-    with np.errstate(divide="ignore"):
-        return float(np.minimum(-np.log(np.clip(own, 0.0, 1.0)), MAX_LOSS).mean())
+    known = torch.from_numpy(own[np.isfinite(own)].clip(0.0, 1.0))
+    return float(functional.binary_cross_entropy(known, torch.ones_like(known)))
 
 
 def expert_offset(probabilities: np.ndarray) -> tuple[float, float] | None:

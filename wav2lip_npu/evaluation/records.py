@@ -8,7 +8,7 @@ from typing import Any
 
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, read_bytes
+from wav2lip_npu.runtime.files import WriteError, append_lines, read_bytes
 
 
 class Records:
@@ -26,7 +26,6 @@ class Records:
             text = read_bytes(path).decode(errors="replace") if path.exists() else ""
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({reason(error)})") from error
-        self._begun = bool(text) and not text.endswith("\n")  # a line that a killed run has begun
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
@@ -48,12 +47,9 @@ class Records:
         entry = {"name": name, "state": _as_text(state), "result": result}
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(f"\n{line}" if self._begun else line)
+            append_lines(self._path, line)
         except OSError as error:
             raise WriteError(f"{self._path}: cannot be written ({reason(error)})") from error
-        self._begun = False
         self._known[name] = (entry["state"], result)
 
 

@@ -16,7 +16,14 @@ from wav2lip_npu.data.clips import AUDIO, list_crops, load_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.images import put_text
 from wav2lip_npu.runtime.failures import reason
-from wav2lip_npu.runtime.files import WriteError, file_state, read_bytes, write_image, write_text
+from wav2lip_npu.runtime.files import (
+    WriteError,
+    append_lines,
+    file_state,
+    read_bytes,
+    write_image,
+    write_text,
+)
 
 REPORT = "preprocess_report.jsonl"
 SHEET = "preprocess_contact_sheet.png"
@@ -83,9 +90,7 @@ def append_reports(path: Path, reports: Iterable[ClipReport]) -> None:
         WriteError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(_line(report) for report in reports))
+        append_lines(path, "".join(_line(report) for report in reports))
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
 

@@ -141,6 +141,21 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode())
 
 
+def append_lines(path: Path, text: str) -> None:
+    """Add whole lines to a text file; half a line, of a process that was killed, is ended first.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                text = f"\n{text}"
+        file.write(text.encode(errors="surrogateescape"))
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image (h, w, 3) BGR uint8 with ``atomic_write``; the suffix is its format.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wav2lip_npu.alignment.comparison import MIN_CLIPS, Comparison, conclude
+from wav2lip_npu.alignment.comparison import MIN_CLIPS, Comparison, fuse_scores
 from wav2lip_npu.alignment.jumps import Segment, segments
 from wav2lip_npu.alignment.lags import best_offset
 from wav2lip_npu.alignment.mouth import (
@@ -40,11 +40,11 @@ class Readings:
     clips: list[str]  # sorted
     faults: dict[str, str]  # of the others, why not
     mouths: dict[str, MouthReading] = field(default_factory=dict)  # empty unless asked for
-    judged: dict[str, ExpertReading] = field(default_factory=dict)  # the same
+    by_expert: dict[str, ExpertReading] = field(default_factory=dict)  # the same
 
     def sound(self, clip: str) -> tuple[int, int]:
         """``file_state`` of a clip's sound, before it was read."""
-        return (self.mouths or self.judged)[clip].sound
+        return (self.mouths or self.by_expert)[clip].sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def read(
         Fewer clips if ``stop`` is set.
     """
     mouths: dict[str, MouthReading] = {}
-    judged: dict[str, ExpertReading] = {}
+    by_expert: dict[str, ExpertReading] = {}
     faults: dict[str, str] = {}
     root = config.data_root
     if config.by_mouth:
@@ -89,11 +89,11 @@ def read(
             strict_fp32=config.strict_fp32,
         )
         cards = config.cards
-        judges = [(root, options, len(cards), card) for card in cards]
-        judged, more_faults = read_clips(ExpertWorker, judges, clips, stop, "expert")
+        arguments_by_card = [(root, options, len(cards), card) for card in cards]
+        by_expert, more_faults = read_clips(ExpertWorker, arguments_by_card, clips, stop, "expert")
         faults = {**faults, **more_faults}
-        clips = [clip for clip in clips if clip in judged]
-    return Readings(clips=sorted(clips), faults=faults, mouths=mouths, judged=judged)
+        clips = [clip for clip in clips if clip in by_expert]
+    return Readings(clips=sorted(clips), faults=faults, mouths=mouths, by_expert=by_expert)
 
 
 def measure(readings: Readings) -> dict[str, Measured]:
@@ -105,18 +105,18 @@ def measure(readings: Readings) -> dict[str, Measured]:
     if readings.mouths:
         predicted = predict_mouths([readings.mouths[clip].talk for clip in clips])
         comparisons.append(compare_mouths(predicted))
-    if readings.judged:
-        comparisons.append(_compare_judged([readings.judged[clip] for clip in clips]))
+    if readings.by_expert:
+        comparisons.append(_compare_by_expert([readings.by_expert[clip] for clip in clips]))
     is_known = True
     if readings.mouths and len(clips) < MIN_CLIPS:
-        is_known = bool(readings.judged)
+        is_known = bool(readings.by_expert)
         comparisons = comparisons[-1:]
         log.warning(
             "%d clips are too few to learn from, %d are needed: offsets are by %s",
             len(clips), MIN_CLIPS,
             "the expert alone" if is_known else "loudness alone, and all clips count as unclear",
         )  # fmt: skip
-    scores, confidence = conclude(comparisons)
+    scores, confidence = fuse_scores(comparisons)
     return {
         clip: Measured(
             offset=None if np.isnan(scores[place]).any() else round(best_offset(scores[place]), 2),
@@ -127,16 +127,16 @@ def measure(readings: Readings) -> dict[str, Measured]:
     }
 
 
-def _compare_judged(judged: Sequence[ExpertReading]) -> Comparison:
+def _compare_by_expert(found: Sequence[ExpertReading]) -> Comparison:
     return Comparison(
-        scores=np.stack([one.scores for one in judged]),
-        others=np.stack([one.others for one in judged], axis=1),
+        scores=np.stack([one.scores for one in found]),
+        others=np.stack([one.others for one in found], axis=1),
     )
 
 
 def _segments(readings: Readings, predicted: Predicted | None, place: int) -> list[Segment]:
     """By the expert if there is one: it tells more of each frame."""
-    if readings.judged:
-        return readings.judged[readings.clips[place]].segments
+    if readings.by_expert:
+        return readings.by_expert[readings.clips[place]].segments
     assert predicted is not None
     return segments(along_time(predicted, place), FRAMES_THAT_OVERLAP)

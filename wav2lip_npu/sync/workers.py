@@ -30,7 +30,7 @@ from wav2lip_npu.runtime import threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import file_state, sha256
 from wav2lip_npu.runtime.workers import Worker, WorkerPool
-from wav2lip_npu.sync.judges import open_judge
+from wav2lip_npu.sync.embedders import open_embedder
 
 MAX_OTHER_FRAMES = 1500  # of another clip's sound, one minute
 
@@ -45,7 +45,7 @@ class MouthReading:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertReading:
-    """A clip as the expert judges it."""
+    """What the expert finds in a clip."""
 
     scores: np.ndarray  # (31,), see ``Slid``
     others: np.ndarray  # (16, 31)
@@ -110,7 +110,7 @@ class ExpertWorker:
             strict_fp32=options.strict_fp32,
             card_offset=card_offset,
         )
-        self._judge = open_judge(options.checkpoint, device)
+        self._embedder = open_embedder(options.checkpoint, device)
         self._others = options.others
         self._sounds: dict[str, torch.Tensor] = {}  # of the others, once they are needed
         # Not the state of the others' sounds: chance is the same when they are shifted.
@@ -128,7 +128,7 @@ class ExpertWorker:
         arrays = read_kept(folder / EXPERT, key)
         if arrays is None:
             arrays = self._slide(clip)
-            keep(folder / EXPERT, key, arrays)
+            keep(folder / EXPERT, arrays, key)
         parts = [Segment(first=int(first), late=int(late)) for first, late in arrays["segments"]]
         return ExpertReading(
             scores=arrays["scores"], others=arrays["others"], segments=parts, sound=sound
@@ -137,7 +137,7 @@ class ExpertWorker:
     def _slide(self, clip: str) -> dict[str, np.ndarray]:
         folder = self._root / clip
         embedded = Embedded(
-            faces=self._judge.embed_faces(folder), sound=self._judge.embed_sound(folder)
+            faces=self._embedder.embed_faces(folder), sound=self._embedder.embed_sound(folder)
         )
         slid = slide(embedded, [self._sound(other) for other in self._others if other != clip])
         parts = segments(slid.along_time, WINDOW_FRAMES)
@@ -152,7 +152,9 @@ class ExpertWorker:
         if clip not in self._sounds:
             self._sounds[clip] = torch.zeros(0, 1)
             with suppress(UserError):
-                self._sounds[clip] = self._judge.embed_sound(self._root / clip)[:MAX_OTHER_FRAMES]
+                self._sounds[clip] = self._embedder.embed_sound(self._root / clip)[
+                    :MAX_OTHER_FRAMES
+                ]
         return self._sounds[clip]
 
 

@@ -16,6 +16,11 @@ def iou(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(common, both, out=np.zeros_like(common), where=both > 0)
 
 
+def area_of(boxes: np.ndarray) -> float:
+    """The area of boxes (n, 4) together."""
+    return float((boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum())
+
+
 def to_pixels(
     box: np.ndarray, size: tuple[int, int], pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 ) -> Box | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from face_detection import Box
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.tracking.boxes import to_pixels
+from wav2lip_npu.tracking.boxes import area_of, to_pixels
 from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
 from wav2lip_npu.tracking.shots import mark_detection_frames
 from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
@@ -79,8 +79,7 @@ def complete_track(boxes: dict[int, np.ndarray], detected: set[int]) -> list[Fac
 
 def total_area(faces: list[FaceBox[int]]) -> float:
     """The boxes' areas together, in pixels: most for the face that is there largest and longest."""
-    boxes = np.stack([face.box for face in faces if face.box is not None])
-    return float((boxes[:, 2:] - boxes[:, :2]).prod(axis=1).sum())
+    return area_of(np.stack([face.box for face in faces if face.box is not None]))
 
 
 def crop_boxes(faces: list[FaceBox[int]], found: FacesFound, *, smooth: bool) -> dict[int, Box]:

@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import SEEK_END
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.runtime.files import append_lines
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -183,21 +183,12 @@ class MetricsFile:
         """Append the ``values`` that are finite; kind is "train" or "eval"."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         with optional(f"{self.path}, step {step}"):
-            self._append(json.dumps({"kind": kind, "step": step, **values}))
+            append_lines(self.path, json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._tensorboard_failed:
             return
         with self._tensorboard_errors():
             for name, value in values.items():
                 self._open_tensorboard(step).add_scalar(f"{name}/{kind}", value, step)
-
-    def _append(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            if file.seek(0, SEEK_END):
-                file.seek(-1, SEEK_END)
-                if file.read(1) != b"\n":  # a process was killed within its last line
-                    line = f"\n{line}"
-            file.write(f"{line}\n".encode())
 
     def add_image(self, name: str, step: int, image: np.ndarray) -> None:
         """Add an image, uint8 (h, w, 3) BGR, to TensorBoard's files."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wav2lip_npu.alignment.comparison import Comparison, conclude
+from wav2lip_npu.alignment.comparison import Comparison, fuse_scores
 from wav2lip_npu.alignment.embedded import Embedded, Slid, likeness, slide
 from wav2lip_npu.alignment.jumps import Segment, segments
 from wav2lip_npu.alignment.lags import LAGS, best_offset
@@ -49,9 +49,9 @@ def test_likeness_is_the_negative_distance_of_each_pair() -> None:
 
 @pytest.mark.parametrize("late", [-6, 0, 4])
 def test_the_offset_of_one_video_needs_no_others(late: int) -> None:
-    scores, confidence = conclude([together([slide(video(late + 50, late, frames=200))])])
+    scores, confidence = fuse_scores([together([slide(video(late + 50, late, frames=200))])])
     assert round(best_offset(scores[0])) == late
-    _, chance = conclude([together([slide(video(late + 50, late, frames=200, wrong=True))])])
+    _, chance = fuse_scores([together([slide(video(late + 50, late, frames=200, wrong=True))])])
     assert confidence[0] > 4 > chance[0]
 
 
@@ -65,7 +65,7 @@ def test_two_ways_together_are_better_than_each() -> None:
     )
     right = [
         np.mean([abs(best_offset(one) - by) < 1 for one, by in zip(scores, late, strict=True)])
-        for scores, _ in (conclude([first]), conclude([second]), conclude([first, second]))
+        for scores, _ in (fuse_scores([first]), fuse_scores([second]), fuse_scores([first, second]))
     ]
     assert min(right[:2]) > 0.5 and max(right[:2]) < right[2]
 
@@ -77,7 +77,7 @@ def test_a_way_that_tells_nothing_does_little_harm() -> None:
     noise = Comparison(scores=1000 * noise.scores, others=1000 * noise.others)  # another unit
     alone, both = (
         np.mean([round(best_offset(one)) == by for one, by in zip(scores, late, strict=True)])
-        for scores, _ in (conclude([good]), conclude([good, noise]))
+        for scores, _ in (fuse_scores([good]), fuse_scores([good, noise]))
     )
     assert both > alone - 0.05
     assert alone > 0.9
@@ -87,10 +87,12 @@ def test_what_cannot_be_compared_is_unknown() -> None:
     nobody = Embedded(faces=torch.full((60, 24), torch.nan), sound=torch.zeros(60, 24))
     silent = Embedded(faces=torch.randn(60, 24), sound=torch.zeros(0, 24))
     short = video(1, 0, frames=10)
-    scores, confidence = conclude([together([slide(one) for one in (nobody, silent, short)])])
+    scores, confidence = fuse_scores([together([slide(one) for one in (nobody, silent, short)])])
     assert np.isnan(scores).all()
     assert np.isfinite(confidence).all()
-    scores, confidence = conclude([Comparison(scores=np.eye(31)[:2], others=np.zeros((0, 2, 31)))])
+    scores, confidence = fuse_scores(
+        [Comparison(scores=np.eye(31)[:2], others=np.zeros((0, 2, 31)))]
+    )
     assert scores.argmax(axis=1).tolist() == [0, 1]
     assert confidence.tolist() == [0, 0]
 

@@ -24,7 +24,7 @@ from wav2lip_npu.models import SyncNet
 from wav2lip_npu.models.syncnet_v2 import SyncNetV2
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import sha256
-from wav2lip_npu.sync.judges import open_judge
+from wav2lip_npu.sync.embedders import open_embedder
 from wav2lip_npu.sync.report import REPORT
 from wav2lip_npu.sync.workers import other_clips
 
@@ -51,7 +51,7 @@ def tree(tmp_path: Path, expert: Path) -> Path:
         parts = JUMPS.get(name, [(0, LATE.get(name, 0))])
         found = {"scores": scores, "others": others, "segments": np.array(parts)}
         more = f"{sha256(expert)} None {other_clips('abcdn')}"
-        keep(folder / EXPERT, content_key(folder, more), found)
+        keep(folder / EXPERT, found, content_key(folder, more))
     return tmp_path / "clips"
 
 
@@ -132,8 +132,8 @@ def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
     device = Device.open("cpu", "fp32")
     (tree / "a" / "9.jpg").unlink()
     (tree / "a" / "20.jpg").write_bytes(b"no picture")
-    judge = open_judge(path, device)
-    seen, heard = judge.embed_faces(tree / "a"), judge.embed_sound(tree / "a")
+    embedder = open_embedder(path, device)
+    seen, heard = embedder.embed_faces(tree / "a"), embedder.embed_sound(tree / "a")
     network = open_syncnet_v2(path, device.torch_device)
     crop = cv2.imread(str(tree / "a" / "10.jpg"))
     frames = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from pathlib import Path
 
 import torch
 
@@ -33,12 +33,12 @@ class FrozenExperts:
         paths = (config.syncnet_checkpoint_path, *config.more_experts)
         self.networks = [self._open(path, config) for path in paths]
 
-    def _open(self, path: object, config: GeneratorConfig) -> SyncNet:
+    def _open(self, path: Path, config: GeneratorConfig) -> SyncNet:
         network = SyncNet()
-        loaded = checkpoint.read(path, network)  # type: ignore[arg-type]
-        checkpoint.load_network(network, loaded.averaged() if config.syncnet_ema else loaded)
-        prepared = self.device.prepare(network).requires_grad_(False)
-        return cast(SyncNet, prepared.train(config.expert_mode == "train"))
+        loaded = checkpoint.read(path, network)
+        loaded = loaded.averaged() if config.syncnet_ema else loaded
+        expert = checkpoint.load_frozen(network, loaded, self.device)
+        return expert.train(config.expert_mode == "train")
 
     @property
     def windows_per_sample(self) -> int:

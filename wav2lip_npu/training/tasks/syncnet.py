@@ -60,8 +60,7 @@ class SyncNetTask(Task):
         assert config.generator_path is not None
         generator = Generator()
         loaded = checkpoint.read(config.generator_path, generator).for_inference()
-        checkpoint.load_network(generator, loaded)
-        return cast(Generator, self.device.prepare(generator).requires_grad_(False).eval())
+        return checkpoint.load_frozen(generator, loaded, self.device)
 
     def accumulate_gradients(self, batch: Batch) -> Metrics:
         """See ``Task``."""

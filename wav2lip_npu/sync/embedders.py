@@ -1,4 +1,4 @@
-"""The networks that can judge a clip: a lip-sync expert of Wav2Lip, or SyncNet v2."""
+"""The networks that can embed a clip: a lip-sync expert of Wav2Lip, or SyncNet v2."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from wav2lip_npu import checkpoint
 from wav2lip_npu.alignment import lse
 from wav2lip_npu.alignment.expert import embed_faces, embed_sound, open_expert
 from wav2lip_npu.constants import FACE_SIZE
-from wav2lip_npu.data.clips import AUDIO, list_crops, load_mel, read_crop
+from wav2lip_npu.data.clips import AUDIO, list_crops, load_mel, readable_crops
 from wav2lip_npu.data.mouths import MAX_FRAMES
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES
 from wav2lip_npu.runtime.device import Device
@@ -29,7 +28,7 @@ BESIDE = 0.2
 GREY = 110
 
 
-class Judge(Protocol):
+class Embedder(Protocol):
     """A network that embeds sound and faces; see ``Embedded`` for what it returns."""
 
     def embed_faces(self, folder: Path) -> torch.Tensor:
@@ -49,18 +48,18 @@ class Judge(Protocol):
         ...
 
 
-def open_judge(path: Path, device: Device) -> Judge:
+def open_embedder(path: Path, device: Device) -> Embedder:
     """The network that a file holds.
 
     Raises:
         UserError: no such file, or it holds another network.
     """
     if identify(checkpoint.read(path).state_dict) == SYNCNET_V2:
-        return _SyncNetV2Judge(path, device)
-    return _ExpertJudge(path, device)
+        return _SyncNetV2Embedder(path, device)
+    return _ExpertEmbedder(path, device)
 
 
-class _ExpertJudge:
+class _ExpertEmbedder:
     def __init__(self, path: Path, device: Device) -> None:
         self._expert, self._device = open_expert(path, device), device
 
@@ -78,7 +77,7 @@ class _ExpertJudge:
         return embed_sound(self._expert, mel, self._device)
 
 
-class _SyncNetV2Judge:
+class _SyncNetV2Embedder:
     def __init__(self, path: Path, device: Device) -> None:
         self._device = device.torch_device
         self._network = lse.open_syncnet_v2(path, self._device)
@@ -117,21 +116,6 @@ def _with_margin(crop: np.ndarray) -> np.ndarray:
 
 
 def _crops(folder: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """The crops of a clip that are images, and their frames, which rise.
-
-    Raises:
-        UserError: there are none, or the disk does not give them.
-    """
+    """See ``readable_crops``; of the frames that are looked at."""
     numbers = [number for number in list_crops(folder) if number < MAX_FRAMES]
-    faults = 0
-    for number in numbers:
-        try:
-            crop = read_crop(folder / f"{number}.jpg")
-        except UserError as error:
-            if isinstance(error.__cause__, OSError):  # it may be read another time
-                raise
-            faults += 1
-            continue
-        yield number, crop
-    if faults == len(numbers):
-        raise UserError(f"{folder}: none of its {len(numbers)} crops is an image")
+    return readable_crops(folder, numbers)
