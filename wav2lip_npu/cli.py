@@ -257,18 +257,24 @@ def _interrupts(prog: str) -> Iterator[threading.Event]:
         timers.append(threading.Timer(RAISE_AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]))
         timers[-1].start()
 
+    def print_others(kind: type[BaseException], *error: Any) -> None:
+        """C code prints what it cannot hand on: NumPy does so where another module imports it."""
+        if not issubclass(kind, KeyboardInterrupt):
+            former_print(kind, *error)
+
     if threading.current_thread() is not threading.main_thread():  # Python allows no others
         yield interrupted
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     former = {number: signal.signal(number, interrupt) for number in numbers}
     former_hook, sys.unraisablehook = sys.unraisablehook, raise_again
+    former_print, sys.excepthook = sys.excepthook, print_others
     try:
         yield interrupted
     finally:
         for timer in timers:
             timer.cancel()
-        sys.unraisablehook = former_hook
+        sys.unraisablehook, sys.excepthook = former_hook, former_print
         for number, handler in former.items():
             signal.signal(number, handler)
 

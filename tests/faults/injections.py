@@ -83,7 +83,7 @@ def finish(place: Place, case: Path, fault: str, ending: Ending, problems: list[
     left = commands.left(case)
     again = zygote.run(lambda: commands.run(place.command.words), case, LIMITS, name="again")
     text, rerun = place.text("again"), "equal"
-    problems = [*problems, *(f"says {word!r}" for word in judge.CRASH_WORDS if word in text)]
+    problems = [*problems, *_crash_problems(text)]
     done = "steps are done already" in text  # it had ended before the fault came
     if again.code != 0 and not done:
         rerun = f"exit code {again.code}: {text.rstrip().splitlines()[-1:]}"
@@ -107,6 +107,11 @@ def finish(place: Place, case: Path, fault: str, ending: Ending, problems: list[
 def _error_problems(place: Place, ending: Ending, codes: tuple[int, ...]) -> list[str]:
     text = place.text("std")
     return judge.ending_problems(ending, "", text, 0, codes)
+
+
+def _crash_problems(text: str) -> list[str]:
+    """Words of a crash, with all that was said: the moment will not come again."""
+    return [f"says {word!r}:\n{text}" for word in judge.CRASH_WORDS if word in text]
 
 
 @contextlib.contextmanager
@@ -168,8 +173,7 @@ def signalled(place: Place, number: int, random: Random, *, group: bool) -> Row:
         ended = commands.made(case) == place.expected
         codes = (0, INTERRUPTED, -number) if moment < 0.2 or ended else (0, INTERRUPTED)
         problems = [] if ending.code in codes else _error_problems(place, ending, codes)
-        text = place.text("std")
-        problems += [f"says {word!r}" for word in judge.CRASH_WORDS if word in text]
+        problems += _crash_problems(place.text("std"))
         if taken > STOP_SECONDS.get(place.command.name, MAX_STOP_SECONDS):
             problems.append(f"stopped after {taken:.1f} s")
         if ending.code == INTERRUPTED and PARTIAL in commands.left(case):

@@ -371,6 +371,34 @@ def test_an_interrupt_within_a_destructor_is_not_lost(
     assert capsys.readouterr().err == "wav2lip-npu: interrupted\n"
 
 
+IMPORTING = """
+import builtins, os, signal, sys
+import numpy
+from wav2lip_npu import cli
+from wav2lip_npu.config import InferConfig
+
+def import_module(name, *others, **options):
+    if name.endswith("_multiarray_umath"):
+        signal.raise_signal(signal.SIGTERM)
+    return original(name, *others, **options)
+
+def run(config):
+    builtins.__import__ = import_module
+    import cv2
+
+original = builtins.__import__
+cli.COMMANDS["infer"] = cli.Command(InferConfig, run)
+sys.exit(cli.main(["infer", "--checkpoint_path", "c", "--face", "f", "--audio", "a"]))
+"""
+
+
+def test_an_interrupt_while_c_code_imports_numpy() -> None:
+    """NumPy prints the interrupt and raises ImportError instead."""
+    words = [sys.executable, "-c", IMPORTING]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "wav2lip-npu: interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("script", "command"),
     [
