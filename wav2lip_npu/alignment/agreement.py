@@ -9,7 +9,7 @@ import numpy as np
 
 from wav2lip_npu.alignment.comparison import TINY
 from wav2lip_npu.alignment.lags import best_offset
-from wav2lip_npu.alignment.mouth import Talk, mouth_scores
+from wav2lip_npu.alignment.mouth import Talk, mouth_scores, other_clips
 from wav2lip_npu.config import SyncConfig
 from wav2lip_npu.config.measure import MOUTH_CONFIDENCE
 
@@ -80,16 +80,11 @@ def compare(talks: Sequence[Talk]) -> Agreement:
 
 
 def _swapped(talks: Sequence[Talk]) -> list[Talk]:
-    """The same mouths, each with the voice of another clip.
-
-    The order is random, but always the same one: in many data sets every n-th clip has the same
-    sentence.
-    """
-    order = np.random.default_rng(0).permutation(len(talks)).tolist()
-    voice_of = dict(zip(order, [*order[1:], order[0]], strict=True))
+    """The same mouths, each with the voice of another clip."""
+    others = other_clips(len(talks), 0).tolist()
     return [
-        Talk(mouth=talk.mouth, voice=talks[voice_of[number]].voice)
-        for number, talk in enumerate(talks)
+        Talk(mouth=talk.mouth, voice=talks[other].voice)
+        for talk, other in zip(talks, others, strict=True)
     ]
 
 

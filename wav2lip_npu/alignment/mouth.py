@@ -111,15 +111,30 @@ def compare_mouths(predicted: Predicted) -> Comparison:
     """Scores in standard errors of chance; of one clip alone there are no others."""
     mouths, models, predictions = predicted.mouths, predicted.models, predicted.predictions
     own = np.arange(len(mouths))
-    count = min(OTHER_SOUNDS, len(own) - 1)
-    step = len(own) // (count + 1)
     others = [
-        _scores(predictions, mouths, models, np.roll(own, -step * n)) for n in range(1, count + 1)
+        _scores(predictions, mouths, models, other_clips(len(own), place))
+        for place in range(min(OTHER_SOUNDS, len(own) - 1))
     ]
     return Comparison(
         scores=_scores(predictions, mouths, models, own),
         others=np.stack(others) if others else np.zeros((0, len(own), len(LAGS))),
     )
+
+
+def other_clips(clips: int, place: int) -> np.ndarray:
+    """Another clip for each of some: int (clips,).
+
+    The order is random, but always the same one: in many data sets every n-th clip has the same
+    sentence.
+
+    Args:
+        clips: their number, more than ``place`` + 1.
+        place: from 0 on; each gives other clips.
+    """
+    order = np.random.default_rng(0).permutation(clips)
+    others = np.empty_like(order)
+    others[order] = np.roll(order, -1 - place)
+    return others
 
 
 def along_time(predicted: Predicted, clip: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,6 @@ def _run(
     pool: WorkerPool[Item] = WorkerPool(EvaluationWorker, [arguments] * workers)
     for item in todo:
         pool.submit(item)
-    tried: set[str] = set()
     bar = tqdm(total=len(todo), unit="video", disable=None)
     with logging_redirect_tqdm(), bar:
         try:
@@ -208,10 +207,8 @@ def _run(
                 item, failure = outcome.job, outcome.failure
                 if failure is None:
                     yield item, outcome.result
-                elif failure.may_pass and item.name not in tried:
-                    tried.add(item.name)
+                elif pool.try_again(outcome, item):
                     log.warning("%s: %s; trying once more", item.name, failure.reason)
-                    pool.submit(replace(item))
                     continue
                 else:
                     log.warning("%s: %s", item.name, failure.reason)

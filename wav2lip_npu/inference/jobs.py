@@ -42,11 +42,11 @@ class Job:
     face: Path
     audio: Path
     outfile: Path
-    second_try: bool = False  # with half of the batch sizes, as memory may have been short
+    halves_batches: bool = False  # at the second try, as memory may have been short
 
     def options(self, config: InferConfig) -> InferConfig:
         """The options of ``infer`` for this video alone."""
-        share = 2 if self.second_try else 1
+        share = 2 if self.halves_batches else 1
         return replace(
             config,
             face=self.face,
@@ -143,15 +143,15 @@ def do_jobs(jobs: Sequence[Job], config: InferConfig) -> Iterator[tuple[Job, str
     try:
         for outcome in pool.outcomes():
             job, failure = waiting.pop(outcome.job.line), outcome.failure
+            smaller = replace(job, halves_batches=True)
             if failure is None:
                 log.info("%s is done, %d to do", job.outfile, len(waiting))
                 yield job, None
                 continue
             remove_leftovers(job.outfile)
-            if failure.may_pass and not job.second_try:
+            if pool.try_again(outcome, smaller):
                 log.warning("%s: %s; it is tried again at the end", job.outfile, failure.reason)
-                waiting[job.line] = replace(job, second_try=True)
-                pool.submit(waiting[job.line])
+                waiting[job.line] = smaller
             else:
                 yield job, failure.reason
     finally:

@@ -233,12 +233,11 @@ def _process_all(
     try:
         for outcome in pool.outcomes(stop):
             job, failure = outcome.job, outcome.failure
+            smaller = replace(job, batch_size=max(1, job.batch_size // 2))
             if failure is None:
                 yield job, outcome.result
-            elif failure.may_pass and not job.is_retry:
+            elif pool.try_again(outcome, smaller):
                 log.warning("%s: %s; trying once more", job.entry.source, failure.reason)
-                half = max(1, job.batch_size // 2)
-                pool.submit(replace(job, batch_size=half, is_retry=True))
             else:
                 yield job, [_rejected(job.entry, failure, config)]
     finally:
@@ -280,7 +279,6 @@ class ClipJob:
     entry: ClipReport  # what is known of it
     work: Path  # a folder of its own
     batch_size: int  # of the detector
-    is_retry: bool = False
 
 
 class ClipWorker:

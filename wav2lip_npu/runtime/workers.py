@@ -13,7 +13,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,6 +52,15 @@ class Outcome(Generic[Job]):
     job: Job
     result: Any = None
     failure: Failure | None = None
+    is_second_try: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A job that waits or is done."""
+
+    job: Any
+    is_second_try: bool = False
 
 
 class WorkerPool(Generic[Job]):
@@ -65,11 +74,27 @@ class WorkerPool(Generic[Job]):
             arguments: what each process makes it of; as many processes as elements.
         """
         self._slots = [_Slot(worker, one) for one in arguments]
-        self._jobs: deque[Job] = deque()
+        self._tasks: deque[_Task] = deque()
 
     def submit(self, job: Job) -> None:
         """Add a job, also while ``outcomes`` is read."""
-        self._jobs.append(job)
+        self._tasks.append(_Task(job=job))
+
+    def try_again(self, outcome: Outcome[Job], job: Job) -> bool:
+        """Add a job that has failed once more, after all others, if that makes sense.
+
+        Args:
+            outcome: of its first try.
+            job: the same job, maybe changed so that it needs less.
+
+        Returns:
+            False if it was its second try, or would fail again.
+        """
+        is_wanted = outcome.failure is not None and outcome.failure.may_pass
+        if not is_wanted or outcome.is_second_try:
+            return False
+        self._tasks.append(_Task(job=job, is_second_try=True))
+        return True
 
     def outcomes(self, stop: threading.Event | None = None) -> Iterator[Outcome[Job]]:
         """What becomes of the jobs, as they are done, until none is left.
@@ -81,11 +106,11 @@ class WorkerPool(Generic[Job]):
         Raises:
             UserError: a worker cannot be made, or no process can be started.
         """
-        while self._jobs or any(slot.job for slot in self._slots):
+        while self._tasks or any(slot.task for slot in self._slots):
             stopped = stop is not None and stop.is_set()
             if not stopped:
                 self._give_jobs()
-            busy = {slot.connection: slot for slot in self._slots if slot.job}
+            busy = {slot.connection: slot for slot in self._slots if slot.task}
             ready = wait([*busy], 0 if stopped else STOP_CHECK_SECONDS)
             for connection in ready:
                 slot = busy[connection]  # type: ignore[index]
@@ -99,8 +124,8 @@ class WorkerPool(Generic[Job]):
 
     def _give_jobs(self) -> None:
         for slot in self._slots:
-            if self._jobs and not slot.job:
-                slot.give(self._jobs.popleft())
+            if self._tasks and not slot.task:
+                slot.give(self._tasks.popleft())
 
     def _give_up(self, slot: _Slot) -> None:
         """Go on without a process that does not start.
@@ -115,7 +140,8 @@ class WorkerPool(Generic[Job]):
                 f"no worker process can be started: the last one {slot.start_failure}; if memory "
                 "is short, let fewer work at the same time"
             )
-        self._jobs.append(slot.job[0])
+        assert slot.task is not None
+        self._tasks.append(slot.task)
 
     def close(self) -> None:
         """End the processes, whatever they do."""
@@ -132,16 +158,16 @@ class _Slot:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._ready = False  # whether the worker has been made
         self.connection: Connection
-        self.job: tuple[Any, ...] = ()  # the one at hand, if any
+        self.task: _Task | None = None  # the one at hand
         self.start_failures = 0
         self.start_failure = ""  # the reason of the last one
 
-    def give(self, job: Any) -> None:
+    def give(self, task: _Task) -> None:
         """Start the job, and the process if there is none."""
-        self.job = (job,)
+        self.task = task
         if self._process is None:
             self._start()
-        self._send(job)
+        self._send(task.job)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork must not touch an accelerator
@@ -170,8 +196,7 @@ class _Slot:
         except (EOFError, OSError):
             return self._died()
         if isinstance(message, Outcome):
-            self.job = ()
-            return message
+            return self._finish(message)
         if isinstance(message, UserError):
             raise message
         if isinstance(message, Failure):
@@ -188,16 +213,24 @@ class _Slot:
             self._not_started(exit_reason)
             return None
         self.end()
-        (job,), self.job = self.job, ()
         reason = f"the process that did it {exit_reason}"
-        return Outcome(job=job, failure=Failure(reason=reason, may_pass=True, is_fault=True))
+        return self._finish(
+            Outcome(job=None, failure=Failure(reason=reason, may_pass=True, is_fault=True))
+        )
+
+    def _finish(self, outcome: Outcome) -> Outcome:
+        """The outcome of the task at hand, which is none any more."""
+        assert self.task is not None
+        task, self.task = self.task, None
+        return replace(outcome, job=task.job, is_second_try=task.is_second_try)
 
     def _not_started(self, reason: str) -> None:
         self.end()
         self.start_failures += 1
         self.start_failure = reason
         if self.start_failures < MAX_START_FAILURES:
-            self.give(*self.job)
+            assert self.task is not None
+            self.give(self.task)
 
     def end(self) -> None:
         """End the process at once."""

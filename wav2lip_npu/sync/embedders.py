@@ -18,6 +18,7 @@ from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.data.clips import AUDIO, list_crops, load_mel, readable_crops
 from wav2lip_npu.data.mouths import MAX_FRAMES
 from wav2lip_npu.media.audio import load_audio
+from wav2lip_npu.models import SyncNet
 from wav2lip_npu.models.syncnet_v2 import FACE_SIDE, FRAMES
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.state_dicts import SYNCNET_V2, identify
@@ -54,7 +55,8 @@ def open_embedder(path: Path, device: Device) -> Embedder:
     Raises:
         UserError: no such file, or it holds another network.
     """
-    if identify(checkpoint.read(path).state_dict) == SYNCNET_V2:
+    found = checkpoint.read(path, SyncNet())  # of several networks, the expert is meant
+    if identify(found.state_dict) == SYNCNET_V2:
         return _SyncNetV2Embedder(path, device)
     return _ExpertEmbedder(path, device)
 

@@ -27,7 +27,7 @@ from wav2lip_npu.sync.workers import (
     ExpertWorker,
     MouthReading,
     MouthWorker,
-    read_clips,
+    read_side_by_side,
 )
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def read(
     if config.by_mouth:
         workers = min(config.num_workers or threads.share_of_cores(), len(clips))
         arguments = [(root, workers)] * workers
-        mouths, faults = read_clips(MouthWorker, arguments, clips, stop, "mouths")
+        mouths, faults = read_side_by_side(MouthWorker, arguments, clips, stop, "mouths")
         clips = [clip for clip in clips if clip in mouths]
     if config.by_expert and clips:
         assert config.syncnet_checkpoint_path is not None
@@ -90,7 +90,9 @@ def read(
         )
         cards = config.cards
         arguments_by_card = [(root, options, len(cards), card) for card in cards]
-        by_expert, more_faults = read_clips(ExpertWorker, arguments_by_card, clips, stop, "expert")
+        by_expert, more_faults = read_side_by_side(
+            ExpertWorker, arguments_by_card, clips, stop, "expert"
+        )
         faults = {**faults, **more_faults}
         clips = [clip for clip in clips if clip in by_expert]
     return Readings(clips=sorted(clips), faults=faults, mouths=mouths, by_expert=by_expert)

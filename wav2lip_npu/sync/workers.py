@@ -164,14 +164,14 @@ def other_clips(clips: Iterable[str]) -> tuple[str, ...]:
     return tuple(by_digest[: OTHER_SOUNDS + 1])  # one may be the clip itself
 
 
-def read_clips(
+def read_side_by_side(
     worker: type[Worker],
     arguments: Sequence[tuple[Any, ...]],
     clips: Sequence[str],
     stop: threading.Event,
     title: str,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read clips side by side.
+    """Read clips in several processes. What may pass is tried once more.
 
     Args:
         worker: one of those above.
@@ -196,6 +196,8 @@ def read_clips(
             for outcome in pool.outcomes(stop):
                 if outcome.failure is None:
                     readings[outcome.job] = outcome.result
+                elif pool.try_again(outcome, outcome.job):
+                    continue
                 else:
                     faults[outcome.job] = outcome.failure.reason
                 bar.update()

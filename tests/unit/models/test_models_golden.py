@@ -82,14 +82,15 @@ def test_expert_steps(tmp_path: Path) -> None:
 
 # The first step agrees to rounding. From the second on Adam has turned the rounding of tiny
 # gradients into whole steps: with one thread instead of two, the original's own sync loss moves by
-# 3e-4 (in train mode, with the statistics of a batch of two, by 0.05); so may ours.
+# 3e-4 (in train mode, with the statistics of a batch of two, by 0.05), and on a processor without
+# AVX-512 ours by 1e-3 (0.1), the discriminator's judgement by 3e-4. A wrong step moves the norms.
 @pytest.mark.usefixtures("float_images", "two_threads")
 @pytest.mark.parametrize(
     ("golden", "expert_mode", "first", "later", "later_sync", "norms_within"),
     [
-        ("wav2lip_expert_eval", "eval", 1e-5, 1e-4, 2e-3, 1e-4),
-        ("wav2lip_expert_train", "train", 1e-3, 3e-3, 0.1, 1e-3),
-        ("hq", "eval", 1e-5, 1e-4, 3e-3, 2e-4),
+        ("wav2lip_expert_eval", "eval", 1e-5, 1e-3, 5e-3, 1e-4),
+        ("wav2lip_expert_train", "train", 1e-3, 1e-2, 0.25, 1e-3),
+        ("hq", "eval", 1e-5, 1e-3, 5e-3, 2e-4),
     ],
 )
 def test_generator_steps(

@@ -148,3 +148,5 @@ def test_auto_is_bf16_where_the_processor_has_it(
     if flags is not None:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
     assert Device.open("cpu", "auto").dtype is expected
+    is_slow = "only emulates" in Device.open("cpu", "bf16").reason
+    assert is_slow == (expected is None)

@@ -90,6 +90,27 @@ def test_a_job_may_be_submitted_again_while_others_run(tmp_path: Path) -> None:
     assert answers == ["error", 5]
 
 
+def test_what_may_pass_is_tried_once_more_after_the_others(tmp_path: Path) -> None:
+    pool: WorkerPool = WorkerPool(Adder, [(1, tmp_path)])
+    for job in ("crash", "disk", "error", "bad input", 4):
+        pool.submit(job)
+    answers = []
+    try:
+        for outcome in pool.outcomes():
+            smaller = 5 if outcome.job == "disk" else outcome.job
+            if not pool.try_again(outcome, smaller):
+                answers.append((outcome.job, outcome.is_second_try))
+    finally:
+        pool.close()
+    assert answers == [
+        ("error", False),
+        ("bad input", False),
+        (4, False),
+        ("crash", True),
+        (5, True),
+    ]
+
+
 def test_stop_drops_the_jobs_at_hand_at_once(tmp_path: Path) -> None:
     pool: WorkerPool = WorkerPool(Adder, [(1, tmp_path)])
     stop = threading.Event()

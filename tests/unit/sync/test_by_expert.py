@@ -20,7 +20,7 @@ from wav2lip_npu.alignment.lse import mfcc, open_syncnet_v2
 from wav2lip_npu.data.clips import AUDIO, EXPERT, load_crops, load_mel, original_audio
 from wav2lip_npu.data.kept import content_key, keep
 from wav2lip_npu.media.audio import load_audio
-from wav2lip_npu.models import SyncNet
+from wav2lip_npu.models import Generator, SyncNet
 from wav2lip_npu.models.syncnet_v2 import SyncNetV2
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import sha256
@@ -123,6 +123,15 @@ def test_other_clips_are_mostly_the_same_when_some_are_added() -> None:
     more = other_clips([*names, *(f"new{number}" for number in range(10))])
     assert len(set(chosen) & set(more)) >= 15
     assert other_clips(["a", "b"]) in (("a", "b"), ("b", "a"))
+
+
+def test_the_expert_of_a_file_of_several_networks(tree: Path, expert: Path, tmp_path: Path) -> None:
+    path = tmp_path / "both.pth"
+    weights = torch.load(expert, weights_only=True)["state_dict"]
+    torch.save({"generator": Generator().state_dict(), "syncnet": weights}, path)
+    device = Device.open("cpu", "fp32")
+    alone, among = (open_embedder(one, device).embed_faces(tree / "a") for one in (expert, path))
+    torch.testing.assert_close(among, alone)
 
 
 def test_syncnet_v2_judges_too(tree: Path, tmp_path: Path) -> None:
