@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint unit fuzz faults clean
+.PHONY: demo test test-all lint unit fuzz faults clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
@@ -15,6 +15,11 @@ test: .venv/ready
 # Three processes for two cores: tests often wait for processes that they started.
 unit: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+# With the slow variants, before a release: twice the time of the others.
+test-all: .venv/ready
+	$(MAKE) lint
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m ""
 
 # Commands on damaged and odd files; FUZZ="--seed 7 --cases 100 --kind video" chooses others.
 fuzz: .venv/ready

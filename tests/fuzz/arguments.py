@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fuzz.inputs import BOX, INFER, NOTES, PREPROCESS, SMALL_TRAINING
-from fuzz.scenarios import CACHE, CUT, Rule, Scenario
+from fuzz.inputs import BOX, DEVICE, INFER, NOTES, PREPROCESS, SMALL_TRAINING, WORKER
+from fuzz.scenarios import CACHE, CUT, DETECT, Rule, Scenario
 
 KIND = "arguments"
 N = str(10**30)
@@ -168,6 +168,34 @@ FILELISTS_OPTIONS = (
     *("--data_root .", "--data_root out", "--filelists lists", "--filelists lists --overwrite"),
 )
 
+SYNC_OPTIONS = (
+    *(f"--min_confidence={n}" for n in ("nan", "inf", "-1", "1e308", "x")),
+    *(f"--min_offset={n}" for n in ("0", "-1", N, "1.5")),
+    *(f"--num_workers={n}" for n in ("0", "-1", "x")),
+    *("--by expert", "--by both --syncnet_checkpoint_path wav2lip.pth", "--by x", "--fractional"),
+    *("--syncnet_checkpoint_path speech.wav", "--syncnet_checkpoint_path out", "--videos nowhere"),
+    *("--filter new", "--filter lists --filelists lists", "--filter new --filelists nowhere"),
+    *("--filter speech.wav --filelists lists", "--filter /proc/x --filelists lists"),
+    *("--outdir speech.wav", "--outdir /proc/x", "--outdir new/deep", "--devices 0,0", "--fix"),
+    *(f"--data_root {name}" for name in ("nowhere", "speech.wav", "out", "lists", "")),
+)
+EVALUATE_OPTIONS = (
+    *(f"--videos {name}" for name in ("nowhere", "out", "lists", "speech.wav", "face.png")),
+    *(f"--sources {name}" for name in ("nowhere", "out", "speech.wav", "raw/good.mp4")),
+    *(f"--outdir {name}" for name in ("speech.wav", "/proc/x", "new/deep", "out")),
+    *(f"--{name} {N}" for name in ("batch_size", "wav2lip_batch_size", "detect_every")),
+    *(f"--num_workers={n}" for n in ("0", "-1")),
+    *("--checkpoint_path wav2lip.pth", "--filelist lists/train.txt", "--reconstruction"),
+    *("--syncnet_v2 wav2lip.pth", "--syncnet_v2 nowhere", "--inception wav2lip.pth"),
+    *("--syncnet_checkpoint_path wav2lip.pth", "--protocol frame", "--protocol x"),
+)
+PLOT_OPTIONS = (
+    *(f"--runs {name}" for name in ("nowhere", "out", "speech.wav", "data", ". lists", "")),
+    *(f"--smooth={n}" for n in ("nan", "inf", "-1", "1", "0.99", "1e-300")),
+    *("--metrics loss", "--metrics none", "--labels a", "--labels a b c", "--labels 中文"),
+    *("--outdir speech.wav", "--outdir /proc/x", "--outdir new/deep"),
+)
+
 FILES = (*("talker.mp4", "speech.wav", "face.png", "wav2lip.pth", "data", "lists", "raw", "cut"),)
 COMMANDS: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
     (
@@ -205,6 +233,13 @@ COMMANDS: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
     ),
     ("export", ("export", "--checkpoint_path", "wav2lip.pth"), EXPORT_OPTIONS),
     ("filelists", ("filelists", "--data_root", "data", "--filelists", "new"), FILELISTS_OPTIONS),
+    ("sync", ("sync", "--data_root", "data", *DEVICE, *WORKER), SYNC_OPTIONS),
+    (
+        "evaluate",
+        ("evaluate", "--videos", "raw/good.mp4", "--outdir", "new", *DEVICE, *WORKER, *DETECT),
+        EVALUATE_OPTIONS,
+    ),
+    ("plot", ("plot", "--runs", "cut", "--outdir", "new"), PLOT_OPTIONS),
 )
 # What the commands may write; ``out`` is there and has a file of the user.
 OUTPUTS = (
@@ -219,6 +254,8 @@ OUTPUTS = (
         "data/*.png",
         "data/metrics.jsonl",
         "data/tensorboard*",
+        "data/sync_*",
+        "data/*/mouth.npz",
         *CACHE,
         *CUT,
         "n.*",

@@ -11,7 +11,7 @@ from random import Random
 
 from av.codec.codec import UnknownCodecError
 
-from fuzz import arguments, inputs, judge, scenarios, zygote
+from fuzz import arguments, inputs, judge, measuring, scenarios, zygote
 from fuzz.mutations import ANY_FILE, ODD_NAMES, Expected, Mutation, make_writable
 from fuzz.scenarios import Rule, Scenario
 from fuzz.specials import SPECIAL
@@ -90,7 +90,7 @@ def named_case(seed: int, number: int, title: str) -> Case:
 def _pairs() -> dict[str, list[tuple[Scenario, Mutation]]]:
     """By the kind of file: each command, and all that may happen to its file."""
     by_kind: dict[str, list[tuple[Scenario, Mutation]]] = {}
-    for scenario in (*scenarios.ALL, *arguments.ALL):
+    for scenario in (*scenarios.ALL, *measuring.ALL, *arguments.ALL):
         pairs = by_kind.setdefault(scenario.kind, [])
         pairs += [(scenario, mutation) for mutation in mutations_of(scenario)]
     return by_kind

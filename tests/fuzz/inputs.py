@@ -31,6 +31,14 @@ NOTES = "my notes.txt"  # a user's file, in every folder
 PARQUET = "train-00000-of-00010.parquet"
 
 
+DEVICE = ("--device", "cpu", "--precision", "fp32")
+WORKER = ("--num_workers", "1")
+BY_EXPERT = ("--by", "expert", "--syncnet_checkpoint_path", "expert.pth")
+EVALUATE = (
+    *("evaluate", "--videos", "raw", "--sources", "raw", "--outdir", "evaluated"),
+    *(*DEVICE, *WORKER, "--detector", "centerface"),
+)
+
 # What a command makes of the other base files: the name → the command.
 MADE: dict[str, tuple[str, ...]] = {
     "cut": (*PREPROCESS, "--data_root", "raw", "--preprocessed_root", "cut"),
@@ -49,6 +57,12 @@ MADE: dict[str, tuple[str, ...]] = {
     "exported": (
         *("export", "--checkpoint_path", "wav2lip.pth", "--outfile", "exported/g.pth", "--onnx"),
     ),
+    "synced": ("sync", "--videos", "raw", "--data_root", "synced", *DEVICE, *WORKER),
+    "synced_by_expert": (
+        *("sync", "--videos", "raw", "--data_root", "synced_by_expert", *DEVICE, *WORKER),
+        *BY_EXPERT,
+    ),
+    "evaluated": EVALUATE,
 }
 
 
@@ -111,6 +125,7 @@ def _media(folder: Path) -> None:
     (folder / "jobs.csv").write_text(
         "face,audio,outfile\ntalker.mp4,speech.wav,out/1.mp4\ntalker.mp4,speech.wav,out/2.mp4\n"
     )
+    (folder / "pairs.txt").write_text("good.mp4 odd.mp4\nodd.mp4 good.mp4\n")
     shutil.copy(folder / "speech.wav", folder / "odd.wav")
     for name, odd in (("odd", "raw/odd.mp4,speech.wav"), ("sound", "talker.mp4,odd.wav")):
         lines = ("face,audio,outfile", f"{odd},out/1.mp4", "talker.mp4,speech.wav,out/2.mp4", "")

@@ -96,7 +96,9 @@ def test_from_two_processes_to_one_and_back(clips: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("thin")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_to_torchrun_saves_what_both_have_done(
     number: signal.Signals, clips: Path, tmp_path: Path
 ) -> None:

@@ -27,10 +27,10 @@ def test_on_emulated_cards(file: str, tmp_path: Path) -> None:
     ("soc", "variables"),
     [
         ("Ascend910B2", {}),
-        ("Ascend910B2", SATURATING),
-        ("Ascend910_9391", {}),
+        pytest.param("Ascend910B2", SATURATING, marks=pytest.mark.slow),
+        pytest.param("Ascend910_9391", {}, marks=pytest.mark.slow),
         ("Ascend910ProB", {}),
-        ("Ascend310P3", {}),
+        pytest.param("Ascend310P3", {}, marks=pytest.mark.slow),
     ],
 )
 def test_overflow_on_cards_of_all_kinds(

@@ -308,7 +308,9 @@ def test_jobs(tmp_path: Path, generator_file: Path, talker: Path, speech: Path) 
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("SIGINT", marks=pytest.mark.slow), "SIGTERM", "SIGKILL"]
+)
 def test_an_interrupted_run(
     name: str, tmp_path: Path, generator_file: Path, talker: Path, speech: Path
 ) -> None:

@@ -322,7 +322,7 @@ def test_a_worker_that_is_killed_costs_its_clip_alone(
     assert again["main/00000"].rejected is None
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("whole_group", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_sigterm_keeps_the_clips_that_are_done(
     config: PreprocessConfig, sound: Path, face: np.ndarray, whole_group: bool
 ) -> None:

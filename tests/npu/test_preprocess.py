@@ -15,7 +15,7 @@ from helpers import tone, write_video
 from wav2lip_npu.doctor.kernel_names import KERNEL_NAMES
 from wav2lip_npu.media.audio import write_wav
 
-FRAMES = 6  # of a video
+FRAMES = 3  # of a video
 
 
 @pytest.fixture

@@ -58,10 +58,13 @@ def embed_faces(
     lower = torch.from_numpy(np.ascontiguousarray(faces[:, LOWER_HALF:]))
     starts = np.arange(max(0, len(faces) - WINDOW_FRAMES + 1))
     whole = np.array([known[start : start + WINDOW_FRAMES].all() for start in starts], bool)
-    seen = torch.full((len(starts), EMBEDDING), torch.nan)
+    embedded = []
     for part in _parts(starts[whole]):
         windows = torch.stack([lower[start : start + WINDOW_FRAMES] for start in part])
-        seen[part] = _run(expert.embed_face, to_float(windows).flatten(1, 2), device)
+        embedded.append(_run(expert.embed_face, to_float(windows).flatten(1, 2), device))
+    of_whole = _joined(embedded)
+    seen = torch.full((len(starts), of_whole.shape[1]), torch.nan)
+    seen[starts[whole]] = of_whole
     return seen
 
 
@@ -78,16 +81,21 @@ def embed_sound(expert: SyncNet, mel: np.ndarray, device: Device) -> torch.Tenso
         (n, 512), of the 0.2 s from each frame on.
     """
     positions = np.arange(max(0, last_valid_start(mel.shape[1]) + 1))
-    heard = torch.zeros(len(positions), EMBEDDING)
+    embedded = []
     for part in _parts(positions):
         rows = [mel[:, row : row + WINDOW_ROWS] for row in syncnet_mel_start(part).tolist()]
-        heard[part] = _run(expert.embed_audio, torch.from_numpy(np.stack(rows))[:, None], device)
-    return heard
+        windows = torch.from_numpy(np.stack(rows))[:, None]
+        embedded.append(_run(expert.embed_audio, windows, device))
+    return _joined(embedded)
 
 
 def _parts(starts: np.ndarray) -> Iterator[np.ndarray]:
     for first in range(0, len(starts), WINDOWS_AT_A_TIME):
         yield starts[first : first + WINDOWS_AT_A_TIME]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, EMBEDDING)
 
 
 def _run(

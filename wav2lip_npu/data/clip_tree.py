@@ -78,10 +78,17 @@ def _look_into(folder: Path) -> tuple[int, bool, dict[str, Path]]:
                 crops += 1
             elif entry.name == AUDIO:
                 has_audio = True
-            elif not entry.name.startswith(".") and entry.is_dir():
+            elif not entry.name.startswith(".") and _is_folder(entry):
                 path = folder / entry.name
                 below[entry.name] = path.resolve() if entry.is_symlink() else path
     return crops, has_audio, below
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles
+        return False
 
 
 def _fault(clip: str, crops: int, has_audio: bool) -> str | None:

@@ -37,6 +37,8 @@ def read_kept(path: Path, key: str) -> dict[str, np.ndarray] | None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a file of ``keep``; none if there is no file, or another one."""
+    if not path.is_file():  # a pipe would be waited for
+        return {}
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}

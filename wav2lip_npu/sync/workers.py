@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,8 @@ from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import file_state, sha256
 from wav2lip_npu.runtime.workers import Worker, WorkerPool
 from wav2lip_npu.sync.embedders import open_embedder
+
+log = logging.getLogger(__name__)
 
 MAX_OTHER_FRAMES = 1500  # of another clip's sound, one minute
 
@@ -199,6 +202,7 @@ def read_side_by_side(
                 elif pool.try_again(outcome, outcome.job):
                     continue
                 else:
+                    log.warning("%s: %s", outcome.job, outcome.failure.reason)
                     faults[outcome.job] = outcome.failure.reason
                 bar.update()
         finally:

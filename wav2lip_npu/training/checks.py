@@ -100,7 +100,8 @@ def _log_agreement(found: Agreement, data_root: Path) -> None:
         advice = (
             "Lips move hardly more with their own sound than with that of other clips "
             f"({found.sigma:.1f} standard errors, {MIN_SIGMA:g} are needed): SyncNet cannot learn "
-            "from these. Is each audio.wav from the video of its crops?"
+            "from these. Is each audio.wav from the video of its crops? If so, they may be late "
+            f"by different times, which {sync} shows"
         )
     elif late is not None and abs(late) >= SyncConfig.min_offset:
         side = "late" if late > 0 else "early"

@@ -261,7 +261,7 @@ def test_a_set_larger_than_the_device_is_an_error(
 
 
 @pytest.mark.usefixtures("thin")
-@pytest.mark.parametrize("kind", ["expert", "generator"])
+@pytest.mark.parametrize("kind", [pytest.param("expert", marks=pytest.mark.slow), "generator"])
 def test_training_is_the_same_from_anywhere(
     clips: Path, expert_file: Path, tmp_path: Path, kind: str
 ) -> None:

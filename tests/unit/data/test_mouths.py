@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import cv2
@@ -50,6 +51,10 @@ def test_it_is_computed_once_for_each_state_of_the_crops(tmp_path: Path) -> None
     (folder / MOUTH).write_bytes(b"damaged")
     load_mouth(folder, network)
     assert network.faces == 12
+    (folder / MOUTH).unlink()
+    os.mkfifo(folder / MOUTH)  # nobody writes to it
+    load_mouth(folder, network)
+    assert network.faces == 16
     remove_clip(folder)
     assert not folder.exists()
 

@@ -45,6 +45,9 @@ class PlayedPool:
         while self._jobs:
             yield _outcome(worker, self._jobs.pop())
 
+    def try_again(self, outcome: Outcome, job: object) -> bool:
+        return False
+
     def close(self) -> None: ...
 
 

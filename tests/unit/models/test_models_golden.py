@@ -88,7 +88,9 @@ def test_expert_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("golden", "expert_mode", "first", "later", "later_sync", "norms_within"),
     [
-        ("wav2lip_expert_eval", "eval", 1e-5, 1e-3, 5e-3, 1e-4),
+        pytest.param(
+            *("wav2lip_expert_eval", "eval", 1e-5, 1e-3, 5e-3, 1e-4), marks=pytest.mark.slow
+        ),
         ("wav2lip_expert_train", "train", 1e-3, 1e-2, 0.25, 1e-3),
         ("hq", "eval", 1e-5, 1e-3, 5e-3, 2e-4),
     ],

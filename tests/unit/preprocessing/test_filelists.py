@@ -119,6 +119,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (root / "again").symlink_to(tmp_path / "disk" / "ann")
     (root / "bob").symlink_to(tmp_path / "disk" / "bob" / "1")
     (tmp_path / "disk" / "ann" / "up").symlink_to(root)
+    (tmp_path / "disk" / "bob" / "1" / "circle").symlink_to("circle")
     assert find_clips(root) == (["a/1", "bob"], [])
 
 

@@ -93,11 +93,12 @@ def test_lists_are_written_without_what_is_unclear_or_off(tree: Path, tmp_path: 
     assert (tmp_path / "lists" / "train.txt").read_text().count("\n") == 20
 
 
-def test_what_is_unreadable_costs_itself(tree: Path) -> None:
+def test_what_is_unreadable_costs_itself(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tree / "h" / AUDIO).write_bytes(b"no sound")
     found = run(tree)
     assert found["h"]["state"] == "unreadable"
     assert f"{tree / 'h' / AUDIO}" in found["h"]["reason"]
+    assert f"h: {found['h']['reason']}" in caplog.messages
     assert found["b"]["state"] == "off"
 
 

@@ -95,7 +95,7 @@ def test_the_weight_rises_by_steps_and_is_resumed(
     assert (again.task.sync_steps, again.task.sync_weight) == (7, pytest.approx(0.08))
 
 
-@pytest.mark.parametrize("objective", ["bce", "contrastive"])
+@pytest.mark.parametrize("objective", [pytest.param("bce", marks=pytest.mark.slow), "contrastive"])
 def test_generated_faces_match_no_sound(
     clips: Path, tmp_path: Path, two_experts: list[Path], objective: str
 ) -> None:

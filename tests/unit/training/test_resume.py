@@ -32,7 +32,9 @@ def same(a: Path, b: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["expert", "generator", "adversarial"])
+@pytest.mark.parametrize(
+    "kind", ["expert", pytest.param("generator", marks=pytest.mark.slow), "adversarial"]
+)
 def test_resumed_training_equals_uninterrupted(
     kind: str, clips: Path, expert_file: Path, tmp_path: Path
 ) -> None:

@@ -154,7 +154,9 @@ def test_discriminator_and_generator_learn_from_their_own_losses_only(
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_interrupted_training_saves_and_continues(
     number: signal.Signals, clips: Path, tmp_path: Path
 ) -> None:
