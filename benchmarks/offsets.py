@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import measure
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.data.clip_tree import usable_clips
-from wav2lip_npu.data.clips import AUDIO, list_crops
+from wav2lip_npu.data.clips import AUDIO, MOUTH, list_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
 
@@ -52,6 +52,8 @@ def make(options: argparse.Namespace) -> None:
         crops = list_crops(source)
         for number in crops:
             os.link(source / f"{number}.jpg", target / f"{number}.jpg")
+        if (source / MOUTH).exists():
+            os.link(source / MOUTH, target / MOUTH)
         made = Made(
             clip=clip,
             late=int(random.integers(low, high + 1)),

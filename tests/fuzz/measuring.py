@@ -102,14 +102,15 @@ def _evaluated(case: Path, base: Path, right: bool) -> list[str]:
     """Each video is measured or named; a video is like itself."""
     content = json.loads((case / "evaluated" / "evaluation.json").read_text())
     measured = {video["name"]: video["values"] for video in content["videos"]}
-    failed = [entry["name"] for entry in content["failed"]]
+    failed = {entry["name"]: entry["reason"] for entry in content["failed"]}
     if len(measured) + len(failed) != 2:
         return [f"measured {sorted(measured)}, failed {failed}"]
     wanted = len(measured) if right else min(1, len(measured))
     equal = sum(values["ssim"] == 1 for values in measured.values())
-    return [f"{failed} failed"] * (right and bool(failed)) + (
-        [f"SSIM of videos with themselves: {measured}"] if equal < wanted else []
-    )
+    problems = [f"SSIM of videos with themselves: {measured}"] if equal < wanted else []
+    # Without sound nothing tells that a video is to be like its source.
+    wrong = {name: why for name, why in failed.items() if right and "no audio stream" not in why}
+    return problems + ([f"failed: {wrong}"] if wrong else [])
 
 
 EVALUATED = ("evaluated", "evaluated/*")
@@ -130,8 +131,8 @@ EVALUATION = (
     ),
     Scenario(
         kind="checkpoint", command="evaluate --checkpoint_path", target="wav2lip.pth",
-        base=("raw", "wav2lip.pth", "pairs.txt"), outputs=EVALUATED,
-        check=lambda case, base, right: [],
+        base=("raw", "wav2lip.pth", "pairs.txt"), outputs=(*EVALUATED, "evaluated/*/*"),
+        check=lambda case, base, right: [], rule=Rule.STATE,  # its faces are none that is found
         words=lambda name: [
             "evaluate", f"--checkpoint_path={name}", "--filelist", "pairs.txt", "--data_root",
             "raw", "--outdir", "evaluated", *DEVICE, *WORKER, *DETECT,
