@@ -46,24 +46,36 @@ def make(options: argparse.Namespace) -> None:
     wrong = dict(list(wrong.items())[: options.wrong])
     low, high = options.late
     lines = []
-    for clip in clips:
-        source, target = options.data_root / clip, options.out / clip
+    for first in range(0, len(clips) - options.join + 1, options.join):
+        clip, target = clips[first], options.out / clips[first]
         target.mkdir(parents=True)
-        crops = list_crops(source)
-        for number in crops:
-            os.link(source / f"{number}.jpg", target / f"{number}.jpg")
-        if (source / MOUTH).exists():
-            os.link(source / MOUTH, target / MOUTH)
+        frames = 0
+        samples = []
+        for name in clips[first : first + options.join]:
+            frames_before, frames = frames, frames + _link_crops(options, name, target, frames)
+            sound = load_audio(options.data_root / wrong.get(name, name) / AUDIO)
+            length = (frames - frames_before) * SAMPLES_PER_FRAME
+            samples.append(np.pad(sound, (0, max(0, length - len(sound))))[:length])
         made = Made(
             clip=clip,
             late=int(random.integers(low, high + 1)),
             other=wrong.get(clip),
-            jump=len(crops) // 2 if options.jump else None,
+            jump=frames // 2 if options.jump else None,
         )
-        samples = load_audio(options.data_root / (made.other or clip) / AUDIO)
-        write_wav(target / AUDIO, late_samples(samples, made))
+        write_wav(target / AUDIO, late_samples(np.concatenate(samples), made))
         lines.append(json.dumps(asdict(made)))
     (options.out / TRUTH).write_text("\n".join(lines) + "\n")
+
+
+def _link_crops(options: argparse.Namespace, clip: str, target: Path, first: int) -> int:
+    """Link a clip's crops, from frame ``first`` on; returns the number of its frames."""
+    source = options.data_root / clip
+    crops = list_crops(source)
+    for number in crops:
+        os.link(source / f"{number}.jpg", target / f"{first + number}.jpg")
+    if options.join == 1 and (source / MOUTH).exists():
+        os.link(source / MOUTH, target / MOUTH)
+    return crops[-1] + 1
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:
@@ -134,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--clips", type=int, help="number of clips to take (default: all)")
     add("--late", type=int, nargs=2, default=(0, 0), help="frames, from and to")
     add("--wrong", type=int, default=0, help="clips that get the sound of another one")
+    add("--join", type=int, default=1, help="clips that make one, one after the other")
     add("--jump", action="store_true", help="the sound is late from the middle of a clip on")
     add("--seed", type=int, default=0, help="of what is drawn")
     checker = commands.add_parser("check", help="compare the report of sync with what was made")
