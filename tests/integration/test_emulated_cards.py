@@ -13,11 +13,15 @@ TESTS = Path(__file__).parents[1] / "npu"
 
 
 OVERFLOW = "test_overflow.py"
+SLOW = {"test_doctor.py", "test_infer_on_cards.py"}  # on the CPU their tests always run
 FILES = sorted({path.name for path in TESTS.glob("test_*.py")} - {OVERFLOW})
 SATURATING = {"INF_NAN_MODE_FORCE_DISABLE": "1"}  # of the 910B, which keeps infinities by itself
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FILES],
+)
 def test_on_emulated_cards(file: str, tmp_path: Path) -> None:
     """All tests of a file, on two cards of an Atlas A2."""
     run_tests(file, tmp_path)
