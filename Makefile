@@ -16,7 +16,7 @@ test: .venv/ready
 unit: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-# With the slow variants, before a release: twice the time of the others.
+# With the slow variants, before a release.
 test-all: .venv/ready
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m ""

@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import measure
-from wav2lip_npu.constants import FPS, SAMPLE_RATE
+from wav2lip_npu.constants import SAMPLES_PER_FRAME
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.data.clips import AUDIO, MOUTH, list_crops
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
 
 TRUTH = "offsets.jsonl"
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 CONFIDENCES = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 

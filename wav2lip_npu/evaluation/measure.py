@@ -15,7 +15,7 @@ from wav2lip_npu.alignment import expert as lip_sync_expert
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.lse import lip_sync_error, open_syncnet_v2
 from wav2lip_npu.config import EvaluateConfig
-from wav2lip_npu.constants import FACE_SIZE, FPS, SAMPLE_RATE
+from wav2lip_npu.constants import FACE_SIZE, SAMPLES_PER_FRAME
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.evaluation.faces import FaceVideo, cut, read_images, read_sound
 from wav2lip_npu.evaluation.fid import (
@@ -53,7 +53,6 @@ from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.tracking.detection import BatchedDetector, open_detector
 
 DIGITS = 6  # of results, after the point
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 LSE = ("lse_d", "lse_c", "lse_offset")
 EXPERT = ("sync_loss", "sync_offset", "sync_confidence")
 VOICE = "opening_corr_voice"

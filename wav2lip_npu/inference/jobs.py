@@ -143,12 +143,12 @@ def do_jobs(jobs: Sequence[Job], config: InferConfig) -> Iterator[tuple[Job, str
     try:
         for outcome in pool.outcomes():
             job, failure = waiting.pop(outcome.job.line), outcome.failure
-            smaller = replace(job, halves_batches=True)
             if failure is None:
                 log.info("%s is done, %d to do", job.outfile, len(waiting))
                 yield job, None
                 continue
             remove_leftovers(job.outfile)
+            smaller = replace(job, halves_batches=True)
             if pool.try_again(outcome, smaller):
                 log.warning("%s: %s; it is tried again at the end", job.outfile, failure.reason)
                 waiting[job.line] = smaller

@@ -20,7 +20,7 @@ import numpy as np
 import face_detection
 from face_detection import Box
 from wav2lip_npu.config import PreprocessConfig
-from wav2lip_npu.constants import FPS, SAMPLE_RATE
+from wav2lip_npu.constants import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from wav2lip_npu.data.clips import AUDIO, MIN_CLIP_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import WavWriter, cut_wav, no_sound
@@ -46,7 +46,6 @@ from wav2lip_npu.tracking.scan import (
 
 MAX_KEPT_BYTES = 2**27  # of frames between the two passes: 128 MiB, a minute of LRS2
 QUEUED_FRAMES = 8  # that are decoded ahead
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640
 MISSING_SECONDS = 0.2  # of frames or sound that may be missing without a warning
 VARYING_RATE = 0.02  # by which a video's mean frame rate differs from its finest, if it varies
 

@@ -233,10 +233,9 @@ def _process_all(
     try:
         for outcome in pool.outcomes(stop):
             job, failure = outcome.job, outcome.failure
-            smaller = replace(job, batch_size=max(1, job.batch_size // 2))
             if failure is None:
                 yield job, outcome.result
-            elif pool.try_again(outcome, smaller):
+            elif pool.try_again(outcome, replace(job, batch_size=max(1, job.batch_size // 2))):
                 log.warning("%s: %s; trying once more", job.entry.source, failure.reason)
             else:
                 yield job, [_rejected(job.entry, failure, config)]

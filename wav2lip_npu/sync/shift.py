@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wav2lip_npu.constants import FPS, SAMPLE_RATE
+from wav2lip_npu.constants import SAMPLES_PER_FRAME
 from wav2lip_npu.data.clips import AUDIO, MEL, SHIFT, original_audio
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.runtime.files import atomic_write, file_state, sha256, write_text
-
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 
 
 @dataclass(frozen=True, kw_only=True)
