@@ -306,7 +306,7 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
     types_of = typing.get_type_hints(config)
     for item in sorted(fields(config), key=lambda item: item.default is not MISSING):
         text, required = item.metadata["help"], item.default is MISSING
-        if not required and item.default is not None:
+        if not required and item.default not in (None, ()):  # of these the text says what they mean
             text += f" (default: {spelled(item.default)})"
         parser.add_argument(
             f"--{item.name}",
