@@ -17,6 +17,7 @@ from formula import fill
 from helpers import THIN_CLI, rows_heard, tone, write_video
 
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config.inference import BLENDS
 from wav2lip_npu.constants import SAMPLE_RATE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import GeneratorRunner
@@ -344,7 +345,7 @@ def test_an_interrupted_run(
     assert [file.name for file in folder.iterdir()] == ["o.mp4"]
 
 
-@pytest.mark.parametrize("blend", ["paste", "feather", "poisson"])
+@pytest.mark.parametrize("blend", BLENDS)
 def test_frames_and_boxes_of_any_size(
     tmp_path: Path, generator_file: Path, speech: Path, blend: str
 ) -> None:

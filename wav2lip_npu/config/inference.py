@@ -20,7 +20,7 @@ from wav2lip_npu.errors import UserError
 NO_FACE_POLICIES = ("pass", "hold", "error")
 FACE_RULES = ("largest", "first", "center")  # or track:N
 SMOOTHINGS = ("centred", "original", "none")
-BLENDS = ("paste", "feather", "poisson")
+BLENDS = ("paste", "feather", "poisson", "mouth")
 LOOPS = ("repeat", "pingpong", "hold", "cut")
 BACKENDS = ("torch", "onnx")
 PRESETS = (
@@ -78,7 +78,9 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
     nosmooth: bool = option("the same as --smooth none", False)
     blend: str = option(
         "how the generated face is put into the frame: paste, as in the original; feather: only "
-        "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning",
+        "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning; "
+        "mouth: what lies within jaw, cheeks and nose by landmarks of the face, with matched "
+        "colours, and as feather where there are none",
         "paste",
         choices=BLENDS,
     )

@@ -14,11 +14,13 @@ import cv2
 import numpy as np
 
 import face_detection
+from face_detection.landmarks import FaceLandmarks
+from wav2lip_npu.blending.blend import blend
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator
-from wav2lip_npu.inference.blending import blend
+from wav2lip_npu.inference.landmarks import find_points
 from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.mel import iter_mel_chunks
@@ -73,6 +75,7 @@ class LipSync:
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
+        self._landmarks = FaceLandmarks() if config.blend == "mouth" else None
 
     def __call__(
         self,
@@ -162,6 +165,8 @@ class LipSync:
         Raises:
             UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
+        if self._landmarks is not None and self.config.box[0] == -1:
+            located = find_points(located, self._landmarks)
         pairs = _pairs(located, _mel_chunks(sound, float(fps), sound_name))
         # A batch is generated while the one before it is blended.
         batches = prefetch(self._generated(pairs), 1)
@@ -201,7 +206,8 @@ class LipSync:
                 for located in frames:
                     image = located.frame.image
                     if located.box is not None:
-                        image = blend(self.config.blend, image, next(faces), located.box)
+                        face, how = next(faces), self.config.blend
+                        image = blend(how, image, face, located.box, located.points)
                     yield located, image
 
 

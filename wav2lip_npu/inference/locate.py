@@ -34,6 +34,7 @@ class LocatedFrame:
     frame: Frame
     box: Box | None
     has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
+    points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for, or none
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,13 @@ import torch
 from formula import fill
 from helpers import tone
 
+from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu import LipSync, cli
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
+from wav2lip_npu.inference.landmarks import find_points
+from wav2lip_npu.inference.locate import LocatedFrame
+from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.models import Generator, blocks
 from wav2lip_npu.runtime.device import Device
 
@@ -37,6 +42,48 @@ def test_pictures_and_sound_in_pictures_out(generator_file: Path, face: np.ndarr
     for a, b in zip(one_by_one(iter(pictures), iter(blocks)), whole, strict=True):
         assert np.abs(a.astype(int) - b).max() <= 1
     assert len(list(lip_sync(pictures, tone(0.4), fps=25))) == 10  # the sound ends first
+
+
+def test_by_landmarks_the_mouth_alone_changes(generator_file: Path, face: np.ndarray) -> None:
+    pictures = [np.roll(face, n, axis=1) for n in range(4)]
+    lip_sync = LipSync(generator_file, **PLAIN, blend="mouth")
+    for number, image in enumerate(lip_sync(pictures, tone(1.0))):
+        changed = np.abs(image.astype(int) - pictures[number]).max(axis=2) > 0
+        rows, columns = np.nonzero(np.roll(changed, -number, axis=1))
+        # The tip of the nose is at row 123, the chin at 176, the ears at columns 88 and 172.
+        assert rows.min() > 118 and rows.max() <= 180
+        assert columns.min() > 80 and columns.max() < 180
+        assert changed[145, 127 + number]  # between the lips
+    # Where the place is given, nothing says that a face is there.
+    box = (60, 190, 80, 180)
+    fixed = [LipSync(generator_file, **PLAIN, box=box, blend=how) for how in ("mouth", "feather")]
+    ours, feathered = (list(one(pictures, tone(1.0))) for one in fixed)
+    np.testing.assert_array_equal(ours, feathered)
+
+
+def test_a_still_image_is_looked_at_once(face: np.ndarray) -> None:
+    class Counting(FaceLandmarks):
+        looks = 0
+
+        def detect_tilted(self, *args) -> np.ndarray:
+            self.looks += 1
+            return super().detect_tilted(*args)
+
+    box = (80, 60, 180, 190)
+    still = LocatedFrame(frame=Frame(time=0.0, image=face), box=box)
+    other = replace(still, frame=Frame(time=0.1, image=face.copy()))
+    moved = replace(other, box=(82, 60, 182, 190))
+    missing = replace(moved, has_face=False)  # a box that is held
+    network = Counting()
+    frames = [still, still, still, other, other, moved, missing, still]
+    found = [one.points for one in find_points(iter(frames), network)]
+    assert network.looks == 4
+    assert found[6] is None
+    np.testing.assert_array_equal(found[0], found[2])
+    assert np.abs(found[5] - found[0]).mean() < 2
+    # A box beside the face has no points: the network's are not where the box is.
+    wide = replace(still, box=(0, 0, 256, 60))
+    assert next(find_points(iter([wide]), network)).points is None
 
 
 def test_the_example_of_the_docs(

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from face_detection.landmarks import LOWER_FACE, OUTER_LIPS, FaceLandmarks
+from wav2lip_npu.blending.blend import blend
+from wav2lip_npu.blending.masks import mouth_mask
 from wav2lip_npu.config.inference import BLENDS
-from wav2lip_npu.inference.blending import blend
 
 BOX = (60, 40, 180, 200)
 
@@ -36,6 +38,60 @@ def test_paste_is_the_originals(face: np.ndarray) -> None:
     generated = generated_from(face, 30)
     image = blend("paste", face, generated, BOX)
     np.testing.assert_array_equal(image[y1:y2, x1:x2], cv2.resize(generated, (x2 - x1, y2 - y1)))
+
+
+@pytest.fixture(scope="module")
+def landmarks() -> FaceLandmarks:
+    return FaceLandmarks()
+
+
+def test_by_landmarks_nothing_changes_outside_of_the_lower_face(
+    face: np.ndarray, landmarks: FaceLandmarks
+) -> None:
+    points = landmarks.detect(face, BOX)
+    generated = np.full((96, 96, 3), 200, np.uint8)
+    generated[60:] = (0, 0, 255)
+    image = blend("mouth", face, generated, BOX, points)
+    outline = cv2.convexHull(np.rint(points[list(LOWER_FACE), :2]).astype(np.int32))
+    inside = cv2.fillPoly(np.zeros(face.shape[:2], np.uint8), [outline], 1)
+    inside = cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0  # rounding, and mask pixels
+    changed = np.abs(image.astype(int) - face).max(axis=2)
+    assert not changed[~inside].any()
+    lips = cv2.fillPoly(
+        np.zeros(face.shape[:2], np.uint8),
+        [np.rint(points[list(OUTER_LIPS), :2]).astype(np.int32)],
+        1,
+    )
+    assert changed[lips > 0].min() > 0
+    # A generated face that is the frame's own changes nothing but sharpness.
+    same = blend("mouth", face, generated_from(face), BOX, points)
+    assert np.abs(same.astype(int) - face).mean() < 0.5
+
+
+def test_by_landmarks_the_lips_are_the_generated_ones(
+    face: np.ndarray, landmarks: FaceLandmarks
+) -> None:
+    points = landmarks.detect(face, BOX)
+    lips = mouth_mask(points, BOX)[points_within(points[list(OUTER_LIPS), :2])]
+    assert lips.min() > 0.9
+    np.testing.assert_array_equal(
+        blend("mouth", face, generated_from(face, 9), BOX),  # no points
+        blend("feather", face, generated_from(face, 9), BOX),
+    )
+
+
+def test_a_mask_follows_the_face(face: np.ndarray, landmarks: FaceLandmarks) -> None:
+    """Of a face moved within its box the mask moves as much."""
+    points = landmarks.detect(face, BOX)
+    moved = points + np.array([15, -5, 0])  # whole pixels of the mask
+    one, other = mouth_mask(points, BOX), mouth_mask(moved, BOX)
+    np.testing.assert_allclose(other[40:-20, 30:-20], one[45:-15, 15:-35], atol=0.03)
+
+
+def points_within(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of places in an array of the box."""
+    x, y = np.rint(places - BOX[:2]).astype(int).T
+    return y, x
 
 
 @pytest.mark.parametrize("how", ["feather", "poisson"])
@@ -77,15 +133,17 @@ def test_no_edge_is_left_at_the_box(face: np.ndarray) -> None:
     assert step(blend("feather", face, generated, BOX)) < 1
 
 
-@pytest.mark.parametrize("how", ["paste", "feather", "poisson"])
+@pytest.mark.parametrize("how", BLENDS)
 def test_boxes_of_any_size(how: str) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (60, 60, 3), dtype=np.uint8)
     face = np.zeros((96, 96, 3), np.uint8)
     for height in (1, 2, 7, 8, 9, 10, 40):
         for width in (1, 2, 7, 8, 9, 10, 40):
-            blended = blend(how, image, face, (5, 5, 5 + width, 5 + height))
+            points = random.uniform(0, 60, (468, 3)).astype(np.float32)
+            blended = blend(how, image, face, (5, 5, 5 + width, 5 + height), points)
             changed = np.abs(blended.astype(int) - image).max(axis=2)
-            # Poisson blending takes gradients, and this face has none.
-            assert how == "poisson" or changed[5 : 5 + height, 5 : 5 + width].any()
+            # Poisson blending takes gradients, and this face has none; these points no face.
+            assert how in ("poisson", "mouth") or changed[5 : 5 + height, 5 : 5 + width].any()
             changed[5 : 5 + height, 5 : 5 + width] = 0
             assert not changed.any()

@@ -1,0 +1,1 @@
+"""How a generated face is put into a frame."""
