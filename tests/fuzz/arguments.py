@@ -76,6 +76,7 @@ INFER_OPTIONS = (
     ),
     *("--static", "--loop hold", "--loop pingpong", "--loop cut", "--rotate", "--blend poisson"),
     *("--blend feather", "--blend poisson --box 0 128 0 128", "--no_face error", "--static maybe"),
+    *("--blend mouth", "--blend mouth --align tilt", "--align tilt --box 0 128 0 128"),
     *("--detector s3fd --s3fd nowhere --box -1 -1 -1 -1", "--backend onnx", "--jobs=speech.wav"),
     "--audio talker.mp4 --face talker.mp4",
 )
@@ -133,6 +134,7 @@ PREPROCESS_OPTIONS = (
     *(f"--{name} {N}" for name in ("batch_size", "detect_every", "ngpu")),
     *("--devices 0,0", "--devices 99", "--devices x", "--scene_cuts split", "--scene_cuts reject"),
     *("--num_workers 0", "--smooth_boxes", "--smooth_boxes 7", "--detector s3fd --s3fd nowhere"),
+    *("--align tilt", "--align 30"),
 )
 EXPORT_OPTIONS = (
     *(

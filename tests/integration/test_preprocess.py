@@ -168,7 +168,8 @@ def test_what_has_changed_is_cut_again(
 def test_changed_options_are_noticed(config: PreprocessConfig) -> None:
     preprocess(config)
     before = tree(config.preprocessed_root)
-    for name, value in {"detect_every": 3, "smooth_boxes": True, "scene_cuts": "split"}.items():
+    values = {"detect_every": 3, "smooth_boxes": True, "scene_cuts": "split", "align": "tilt"}
+    for name, value in values.items():
         changed = replace(config, **{name: value})
         with pytest.raises(UserError, match=f"its clips were cut with --{name} .*, not {value}"):
             preprocess(changed)

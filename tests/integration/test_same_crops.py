@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import tone
 
+from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import InferConfig, PreprocessConfig
 from wav2lip_npu.data.clips import load_mel
 from wav2lip_npu.errors import UserError
@@ -82,21 +83,25 @@ def located(video: Path, **options: object) -> list[LocatedFrame]:
     return list(locate(source.frames(), config, detector, policy))
 
 
-@pytest.mark.parametrize("every", [1, 5])
-@pytest.mark.parametrize("smoothed", [False, True])
-def test_crops(video: Path, tmp_path: Path, every: int, smoothed: bool) -> None:
-    clip = preprocessed(video, tmp_path / "work", detect_every=every, smooth_boxes=smoothed)
-    frames = located(video, detect_every=every, smooth="centred" if smoothed else "none")
+@pytest.mark.parametrize(
+    ("every", "smoothed", "align"),
+    [(1, False, "off"), (5, False, "off"), (1, True, "off"), (5, True, "tilt")],
+)
+def test_crops(video: Path, tmp_path: Path, every: int, smoothed: bool, align: str) -> None:
+    words = {"detect_every": every, "align": align}
+    clip = preprocessed(video, tmp_path / "work", smooth_boxes=smoothed, **words)
+    frames = located(video, smooth="centred" if smoothed else "none", **words)
     assert len(frames) == FRAMES
     crops = {}
     for number, one in enumerate(frames):
         if one.box is not None:
-            x1, y1, x2, y2 = one.box
-            crops[f"{number}.jpg"] = cv2.imencode(".jpg", one.frame.image[y1:y2, x1:x2])[1]
+            crop = cut(one.frame.image, one.box, one.tilt)
+            crops[f"{number}.jpg"] = cv2.imencode(".jpg", crop)[1]
     assert 30 < len(crops) < FRAMES  # the face is hidden for a moment
     written = {path.name: path.read_bytes() for path in clip.glob("*.jpg")}
     assert written == {name: crop.tobytes() for name, crop in crops.items()}
     assert len({one.box for one in frames}) > 12  # it does move
+    assert any(one.tilt for one in frames) == (align == "tilt")
 
 
 def test_mel_chunks(video: Path, tmp_path: Path) -> None:

@@ -8,13 +8,20 @@ import numpy as np
 from face_detection import Box
 from wav2lip_npu.blending.colours import match_colours
 from wav2lip_npu.blending.masks import box_mask, mouth_mask
+from wav2lip_npu.boxes import bounds, from_crop, to_crop
 
 MIN_BLENDED_SIDE = 8  # pixels; a box with a shorter side is pasted in any case
 MIN_CLONED_SIDE = 3  # pixels of the mask; OpenCV fails with fewer
 
 
 def blend(
-    how: str, image: np.ndarray, face: np.ndarray, box: Box, points: np.ndarray | None = None
+    how: str,
+    image: np.ndarray,
+    face: np.ndarray,
+    box: Box,
+    *,
+    tilt: float = 0.0,
+    points: np.ndarray | None = None,
 ) -> np.ndarray:
     """A copy of a frame with a generated face in it; nothing outside of the box changes.
 
@@ -22,34 +29,57 @@ def blend(
         how: one of ``config.BLENDS``. "mouth" without points is "feather".
         image: (h, w, 3) BGR uint8.
         face: BGR uint8 of any size, which is stretched to fill the box.
-        box: x1, y1, x2, y2 within the frame.
+        box: x1, y1, x2, y2, see ``boxes``.
+        tilt: by which the box is turned.
         points: (468, 2 or 3) of the face in the frame, see ``FaceLandmarks``.
     """
-    x1, y1, x2, y2 = box
-    generated = cv2.resize(face, (x2 - x1, y2 - y1))
     image = image.copy()
-    place = image[y1:y2, x1:x2]
-    if how == "paste" or min(generated.shape[:2]) < MIN_BLENDED_SIDE:
-        place[:] = generated
-    elif how == "poisson":
-        place[:] = _cloned(place, generated)
+    x1, y1, x2, y2 = box
+    size = (x2 - x1, y2 - y1)
+    around = bounds(box, tilt, (image.shape[1], image.shape[0]))
+    if around is None:
+        return image
+    generated = cv2.resize(face, size)
+    if min(size) < MIN_BLENDED_SIDE:
+        how = "paste"
+    if how == "paste":
+        mask = np.ones((size[1], size[0]), np.float32)
     elif how == "mouth" and points is not None:
-        place[:] = _mixed(place, generated, mouth_mask(points, box))
+        mask = mouth_mask(to_crop(points, box, tilt), size)
     else:
-        place[:] = _mixed(place, generated, box_mask(*place.shape[:2]))
+        mask = box_mask(size[1], size[0])
+    if tilt != 0:
+        generated, mask = _turned(generated, mask, box, tilt, around)
+    place = image[around[1] : around[3], around[0] : around[2]]
+    if how == "paste":
+        place[:] = generated if tilt == 0 else _mixed(place, generated, mask)
+    elif how == "poisson":
+        place[:] = _cloned(place, generated, mask)
+    else:
+        place[:] = _mixed(place, match_colours(generated, place, mask), mask)
     return image
 
 
+def _turned(
+    generated: np.ndarray, mask: np.ndarray, box: Box, tilt: float, around: Box
+) -> tuple[np.ndarray, np.ndarray]:
+    """A generated face and its mask, turned to their place in the part ``around`` of a frame."""
+    matrix = from_crop(box, tilt)
+    matrix[:, 2] -= around[:2]
+    size = (around[2] - around[0], around[3] - around[1])
+    face = cv2.warpAffine(generated, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return face, cv2.warpAffine(mask, matrix, size)
+
+
 def _mixed(place: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The generated face through a soft mask, its colours shifted to those around the seam."""
+    """The generated face through a soft mask."""
     own = place.astype(np.float32)
-    new = match_colours(generated.astype(np.float32), own, mask)
-    return np.rint(own + mask[..., None] * (new - own)).clip(0, 255).astype(np.uint8)
+    return np.rint(own + mask[..., None] * (generated - own)).clip(0, 255).astype(np.uint8)
 
 
-def _cloned(place: np.ndarray, generated: np.ndarray) -> np.ndarray:
+def _cloned(place: np.ndarray, generated: np.ndarray, soft: np.ndarray) -> np.ndarray:
     """The gradients of the generated lower face in the colours around it: Poisson blending."""
-    mask = (box_mask(*place.shape[:2]) > 0.02).astype(np.uint8) * 255
+    mask = (soft > 0.02).astype(np.uint8) * 255
     mask[[0, 1, -2, -1]] = 0  # OpenCV needs a margin
     mask[:, [0, 1, -2, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)

@@ -16,8 +16,8 @@ def match_colours(generated: np.ndarray, own: np.ndarray, mask: np.ndarray) -> n
     what is known at the seam, averaged by its distance.
 
     Args:
-        generated: (h, w, 3) float32.
-        own: (h, w, 3) float32, the same place of the frame.
+        generated: (h, w, 3) uint8.
+        own: (h, w, 3) uint8, the same place of the frame.
         mask: (h, w) float32, how much of the generated face will show, 0 to 1.
 
     Returns:
@@ -25,9 +25,8 @@ def match_colours(generated: np.ndarray, own: np.ndarray, mask: np.ndarray) -> n
     """
     height, width = mask.shape
     size = (COLOUR_MAP_SIZE, COLOUR_MAP_SIZE)
-    one, other, part = (
-        cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (own, generated, mask)
-    )
+    images: tuple[np.ndarray, ...] = (own.astype(np.float32), generated.astype(np.float32), mask)
+    one, other, part = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in images)
     weight = part * (1 - part) + 1e-4
     known = cv2.GaussianBlur((one - other) * weight[..., None], (0, 0), COLOUR_MAP_SIGMA)
     spread = known / cv2.GaussianBlur(weight, (0, 0), COLOUR_MAP_SIGMA)[..., None]

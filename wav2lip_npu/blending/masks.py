@@ -7,7 +7,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from face_detection import Box
 from face_detection.landmarks import LOWER_FACE
 
 # The mask without landmarks, in shares of a box's height and width. Mouth and chin of the
@@ -31,24 +30,23 @@ def box_mask(height: int, width: int) -> np.ndarray:
     return np.outer(down, across).astype(np.float32)
 
 
-def mouth_mask(points: np.ndarray, box: Box) -> np.ndarray:
+def mouth_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The lower face within jaw, cheeks and nose: nothing outside of this outline shows.
 
     Args:
-        points: (468, 2 or 3) in pixels of the frame, see ``FaceLandmarks``.
-        box: x1, y1, x2, y2 in the frame.
+        points: (468, 2) in pixels of the crop, see ``FaceLandmarks``.
+        size: width and height of the crop.
 
     Returns:
-        float32 (height, width) of the box.
+        float32 (height, width).
     """
-    x1, y1, x2, y2 = box
-    outline = (points[LOWER_FACE, :2] - [x1, y1]) / [x2 - x1, y2 - y1] * OUTLINE_SIDE - 0.5
+    outline = (points[LOWER_FACE, :] + 0.5) / size * OUTLINE_SIDE - 0.5
     filled = np.zeros((OUTLINE_SIDE, OUTLINE_SIDE), np.float32)
     drawn = np.rint(outline * 2**OUTLINE_BITS).astype(np.int32)
     cv2.fillPoly(filled, [drawn], 1.0, shift=OUTLINE_BITS)
     soft = cv2.GaussianBlur(filled, (0, 0), EDGE_SIGMA * OUTLINE_SIDE)
     inside = (2 * soft - 1).clip(0, 1) * _edge_fade()  # half of the Gaussian lies outside
-    return cv2.resize(inside, (x2 - x1, y2 - y1))
+    return cv2.resize(inside, size)
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ NPU, CUDA, CPU = "npu", "cuda", "cpu"
 DEVICE_NAMES = ("auto", NPU, CUDA, CPU)  # auto tries the others in this order
 DEVICE_HELP = f"auto (the first of {NPU}, {CUDA} and {CPU} that works), one of these, or {NPU}:1 …"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ALIGNMENTS = ("off", "tilt")
 STRICT_FP32_HELP = (
     "with --precision fp32: no shorter numbers (HF32 on an NPU, TF32 on CUDA) in convolutions; "
     "several times slower"

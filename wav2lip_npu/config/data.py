@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config.base import (
+    ALIGNMENTS,
     PRECISIONS,
     DetectorOptions,
     NetworkOptions,
@@ -39,6 +40,11 @@ class PreprocessConfig(DetectorOptions, NetworkOptions):
     )
     smooth_boxes: bool = option(
         "average the face boxes over five frames, as infer's --smooth centred does", False
+    )
+    align: str = option(
+        "tilt: turn the crops of tilted heads upright, by landmarks, as infer's --align does",
+        "off",
+        choices=ALIGNMENTS,
     )
     scene_cuts: str = option(
         "what to do with a video that has scene cuts: keep it as one clip, split it into "

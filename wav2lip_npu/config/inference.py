@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config.base import (
+    ALIGNMENTS,
     PRECISIONS,
     DetectorOptions,
     NetworkOptions,
@@ -76,6 +77,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         choices=SMOOTHINGS,
     )
     nosmooth: bool = option("the same as --smooth none", False)
+    align: str = option(
+        "tilt: turn tilted heads upright for the generator, by landmarks, and back after it",
+        "off",
+        choices=ALIGNMENTS,
+    )
     blend: str = option(
         "how the generated face is put into the frame: paste, as in the original; feather: only "
         "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning; "
@@ -92,6 +98,8 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
             raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
         if set(self.box) != {-1}:
             self.require_rectangle("box")
+            if self.align != "off":
+                raise UserError(f"--align {self.align}: has no effect with --box")
         if self.face_select not in FACE_RULES and not re.fullmatch(
             r"track:[1-9]\d*", self.face_select
         ):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from face_detection import Box
+from wav2lip_npu.boxes import cut
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
@@ -47,7 +48,9 @@ class FaceVideo:
         tracks = [complete_track(boxes, found.detected) for boxes in found.tracks.values()]
         boxes = {}
         if tracks:
-            boxes = crop_boxes(max(tracks, key=total_area), found, smooth=smooth)
+            track, size = max(tracks, key=total_area), (found.width, found.height)
+            placed = crop_boxes(track, size, smooth=smooth)
+            boxes = {face.item: box for face, box in placed if box is not None}
         return cls(path=path, found=found, boxes=boxes)
 
     def crops(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -66,12 +69,6 @@ def read_images(path: Path) -> Iterator[np.ndarray]:
     with closing(prefetch(at_rate(read_frames(path), FPS), QUEUED_FRAMES)) as frames:
         for frame in frames:
             yield frame.image
-
-
-def cut(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of an image in a box."""
-    x1, y1, x2, y2 = box
-    return image[y1:y2, x1:x2]
 
 
 def read_sound(path: Path) -> np.ndarray | str:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from scipy.signal import medfilt
 
+from wav2lip_npu.boxes import area_of
 from wav2lip_npu.models.syncnet_v2 import FACE_SIDE
-from wav2lip_npu.tracking.boxes import area_of
 
 MIN_TRACK_FRAMES = 50  # 2 s; the field's pipeline has 4 s, longer than most clips of LRS2 and GRID
 MAX_GAP_FRAMES = 25  # 1 s for which a face may be missed within a track, as in the field's pipeline

@@ -14,10 +14,11 @@ from face_detection.landmarks import FaceLandmarks, mouth_shape
 from wav2lip_npu.alignment import expert as lip_sync_expert
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.lse import lip_sync_error, open_syncnet_v2
+from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import EvaluateConfig
 from wav2lip_npu.constants import FACE_SIZE, SAMPLES_PER_FRAME
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.evaluation.faces import FaceVideo, cut, read_images, read_sound
+from wav2lip_npu.evaluation.faces import FaceVideo, read_images, read_sound
 from wav2lip_npu.evaluation.fid import (
     FACES_AT_A_TIME,
     FEATURES,

@@ -16,6 +16,7 @@ import numpy as np
 import face_detection
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.blending.blend import blend
+from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
 from wav2lip_npu.errors import UserError
@@ -190,8 +191,7 @@ class LipSync:
         crops, chunks = [], []
         for located, chunk in batch:
             if located.box is not None:
-                x1, y1, x2, y2 = located.box
-                crop = located.frame.image[y1:y2, x1:x2]
+                crop = cut(located.frame.image, located.box, located.tilt)
                 crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
                 chunks.append(chunk)
         faces = self._generator.generate(crops, chunks)
@@ -206,8 +206,14 @@ class LipSync:
                 for located in frames:
                     image = located.frame.image
                     if located.box is not None:
-                        face, how = next(faces), self.config.blend
-                        image = blend(how, image, face, located.box, located.points)
+                        image = blend(
+                            self.config.blend,
+                            image,
+                            next(faces),
+                            located.box,
+                            tilt=located.tilt,
+                            points=located.points,
+                        )
                     yield located, image
 
 

@@ -11,15 +11,16 @@ import numpy as np
 
 import face_detection
 from face_detection import Box
+from wav2lip_npu.boxes import bounds, to_pixels
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.video_reader import Frame, rectangle
-from wav2lip_npu.tracking.boxes import to_pixels
 from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 from wav2lip_npu.tracking.shots import mark_detection_frames
 from wav2lip_npu.tracking.smoothing import FaceBox, PixelBox, interpolate_boxes, smooth_boxes
 from wav2lip_npu.tracking.tracker import Identity, TrackedFrame, Tracker, track_faces
+from wav2lip_npu.tracking.upright import align
 
 MAX_LOGGED = 10  # stretches without a face, or people, that a line of the log names
 MIN_LOGGED_FRAMES = 5  # in which a person must be found to be named
@@ -33,8 +34,15 @@ class LocatedFrame:
 
     frame: Frame
     box: Box | None
+    tilt: float = 0.0  # by which the box is turned, see ``boxes``
     has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
     points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for, or none
+
+    @property
+    def bounds(self) -> Box | None:
+        """The upright box of the frame in which all is that may change."""
+        height, width = self.frame.image.shape[:2]
+        return self.box and bounds(self.box, self.tilt, (width, height))
 
 
 @dataclass(kw_only=True)
@@ -49,13 +57,15 @@ class MissingFacePolicy:
     fps: Fraction | float
     missing: list[int] = field(default_factory=list)  # numbers of frames given out
     frames: int = 0  # given out
-    _last_box: Box | None = None
+    _last: tuple[Box | None, float] = (None, 0.0)
 
-    def resolve(self, box: Box | None, *, starts_shot: bool = False) -> Box | None:
-        """The box to use for the next frame; none is held over a shot cut."""
+    def resolve(
+        self, box: Box | None, tilt: float = 0.0, *, starts_shot: bool = False
+    ) -> tuple[Box | None, float]:
+        """The box to use for the next frame, and its tilt; none is held over a shot cut."""
         if starts_shot or box is not None:
-            self._last_box = box
-        return self._last_box if self.policy == "hold" else box
+            self._last = box, tilt
+        return self._last if self.policy == "hold" else (box, tilt)
 
     def count(self, *, has_face: bool) -> None:
         """Note a frame that is given out.
@@ -134,9 +144,17 @@ def locate(
     marked = mark_detection_frames(frames, config.detect_every)
     tracked = track_faces(detect_faces(marked, batched), tracker)
     faces = interpolate_boxes(_select_face(tracked, config.face_select))
+    if config.align == "tilt":
+        faces = align(faces)
     boxes = _in_pixels(faces, config, missing_faces)
     for face, box in smooth_boxes(boxes, "none" if config.nosmooth else config.smooth):
-        yield LocatedFrame(frame=face.item, box=box, has_face=face.box is not None)
+        yield LocatedFrame(
+            frame=face.item,
+            box=box,
+            tilt=face.tilt,
+            has_face=face.box is not None,
+            points=face.points,
+        )
     _log_people(tracker, float(missing_faces.fps))
 
 
@@ -162,10 +180,13 @@ def _in_pixels(
     """Each with the box in whole pixels with its margins, or what the policy gives without one."""
     for face in faces:
         height, width = face.item.image.shape[:2]
-        box = None if face.box is None else to_pixels(face.box, (width, height), config.pads)
+        box = None
+        if face.box is not None:
+            box = to_pixels(face.box, (width, height), config.pads, face.tilt)
         if box is None:
-            face = replace(face, box=None)
-        yield face, missing_faces.resolve(box, starts_shot=face.starts_shot)
+            face = replace(face, box=None, points=None)
+        box, tilt = missing_faces.resolve(box, face.tilt, starts_shot=face.starts_shot)
+        yield replace(face, tilt=tilt), box
 
 
 def _log_people(tracker: Tracker, fps: float) -> None:

@@ -76,7 +76,7 @@ def _write(
     frames = 0
     with writer, logging_redirect_tqdm(), bar:
         for located, image in generated:
-            writer.write(image, source=located.frame, changed=located.box)
+            writer.write(image, source=located.frame, changed=located.bounds)
             bar.update()
             frames += 1
     return frames
@@ -104,12 +104,12 @@ def _until_the_sound_ends(
     """Frames without end, unless ``loop`` is "cut"; those that come again keep their boxes."""
     places = []
     for located in first_pass:
-        places.append((located.box, located.has_face))
+        places.append((located.box, located.tilt, located.has_face))
         yield located
-    if not any(has_face for _, has_face in places):
+    if not any(has_face for _, _, has_face in places):
         raise no_face(len(places))  # before all of it is done again
     if source.still:
         yield from repeat(located)
     for number, frame in source.loop(loop, len(places), located.frame):
-        box, has_face = places[number]
-        yield LocatedFrame(frame=frame, box=box, has_face=has_face)
+        box, tilt, has_face = places[number]
+        yield LocatedFrame(frame=frame, box=box, tilt=tilt, has_face=has_face)

@@ -7,10 +7,9 @@ are held: first to detect faces, then to cut. What fits into memory is decoded o
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 
 import face_detection
-from face_detection import Box
+from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.constants import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from wav2lip_npu.data.clips import AUDIO, MIN_CLIP_FRAMES
@@ -43,6 +42,8 @@ from wav2lip_npu.tracking.scan import (
     scan,
     total_area,
 )
+from wav2lip_npu.tracking.smoothing import FaceBox
+from wav2lip_npu.tracking.upright import align
 
 MAX_KEPT_BYTES = 2**27  # of frames between the two passes: 128 MiB, a minute of LRS2
 QUEUED_FRAMES = 8  # that are decoded ahead
@@ -104,7 +105,10 @@ def _process(
     if not first_pass.tracks:
         raise UserError(f"{source}: no face in any of its {first_pass.frames} frames")
     cutouts = _choose_faces(report.clip, first_pass, config)
-    _write_crops(frames.second_pass(), cutouts, work)
+    images = frames.second_pass()
+    for cutout in cutouts:
+        size = (first_pass.width, first_pass.height)
+        _write_crops(images, cutout, size, work / cutout.clip, config)
     report = replace(
         report,
         width=first_pass.width,
@@ -163,8 +167,9 @@ class Cutout:
     clip: str
     start: int  # first frame
     stop: int  # the one after the last
-    boxes: dict[int, Box]  # frame → where its crop is
+    faces: dict[int, FaceBox[int]]  # frame → the face that is cut out
     people: int
+    sides: list[tuple[int, int]] = field(default_factory=list)  # of the crops: width, height
 
 
 def _choose_faces(clip: str, found: FacesFound, config: PreprocessConfig) -> list[Cutout]:
@@ -180,7 +185,6 @@ def _choose_faces(clip: str, found: FacesFound, config: PreprocessConfig) -> lis
             if not split or track[1] == number
         }
         main = max(tracks, key=lambda track: total_area(tracks[track]), default=None)
-        boxes = {} if main is None else crop_boxes(tracks[main], found, smooth=config.smooth_boxes)
         people = {
             track[0]
             for track, faces in tracks.items()
@@ -191,31 +195,54 @@ def _choose_faces(clip: str, found: FacesFound, config: PreprocessConfig) -> lis
                 clip=f"{clip}-shot{number + 1}" if split else clip,
                 start=start,
                 stop=stop,
-                boxes=boxes,
+                faces={} if main is None else {face.item: face for face in tracks[main]},
                 people=len(people),
             )
         )
     return cutouts
 
 
-def _write_crops(images: Iterator[np.ndarray], cutouts: list[Cutout], work: Path) -> None:
-    waiting = deque(cutouts)
-    for number, image in enumerate(images):
-        while number >= waiting[0].stop:
-            waiting.popleft()
-        cutout = waiting[0]
-        if number == cutout.start:
-            (work / cutout.clip).mkdir(parents=True)
-        if (box := cutout.boxes.get(number)) is not None:
-            x1, y1, x2, y2 = box
-            _, jpeg = cv2.imencode(".jpg", image[y1:y2, x1:x2])
-            (work / cutout.clip / f"{number - cutout.start}.jpg").write_bytes(jpeg.tobytes())
+def _write_crops(
+    images: Iterator[np.ndarray],
+    cutout: Cutout,
+    size: tuple[int, int],
+    folder: Path,
+    config: PreprocessConfig,
+) -> None:
+    """Write ``N.jpg`` for each frame N of a stretch that has the face, and note its sides.
+
+    Args:
+        images: from the stretch's first frame on.
+        cutout: the stretch.
+        size: width and height of the frames.
+        folder: to be made.
+        config: the options.
+    """
+    folder.mkdir(parents=True)
+    numbers = range(cutout.start, cutout.stop)
+    faces: Iterator[FaceBox[Frame]] = (
+        FaceBox(
+            item=Frame(time=(number - cutout.start) / FPS, image=image),
+            starts_shot=False,
+            detected=True,
+            box=cutout.faces[number].box if number in cutout.faces else None,
+        )
+        for number, image in zip(numbers, images, strict=False)
+    )
+    if config.align == "tilt":
+        faces = align(faces)
+    placed = crop_boxes(faces, size, smooth=config.smooth_boxes)
+    for number, (face, box) in enumerate(placed):
+        if box is not None:
+            crop = cut(face.item.image, box, face.tilt)
+            (folder / f"{number}.jpg").write_bytes(cv2.imencode(".jpg", crop)[1].tobytes())
+            cutout.sides.append((crop.shape[1], crop.shape[0]))
 
 
 def _finish_shot(cutout: Cutout, source: Path, work: Path, report: ClipReport) -> ClipReport:
     """Cut the sound of a shot, and report it; one without a face leaves nothing."""
     folder = work / cutout.clip
-    if not cutout.boxes:
+    if not cutout.sides:
         shutil.rmtree(folder)
         times = f"{cutout.start / FPS:.2f} to {cutout.stop / FPS:.2f} s"
         rejected = f"{source}: no face in the shot from {times}"
@@ -241,14 +268,14 @@ def _finish_whole(
 
 
 def _with_measures(report: ClipReport, cutout: Cutout, samples: int) -> ClipReport:
-    sides = np.array([(x2 - x1, y2 - y1) for x1, y1, x2, y2 in cutout.boxes.values()])
+    sides = np.array(cutout.sides)
     width, height = sides.mean(axis=0).round(1).tolist()
     report = replace(
         report,
         clip=cutout.clip,
         first_frame=cutout.start,
         frames=cutout.stop - cutout.start,
-        faces=len(cutout.boxes),
+        faces=len(cutout.sides),
         people=cutout.people,
         box_width=width,
         box_height=height,

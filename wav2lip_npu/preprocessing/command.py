@@ -111,6 +111,7 @@ def _check_options(config: PreprocessConfig, detector: str) -> None:
         # Before, true was an average over the next four frames: other crops.
         "smooth_boxes": "centred" if config.smooth_boxes else False,
         "scene_cuts": config.scene_cuts,
+        "align": config.align,
     }
     if detector == "s3fd":
         options["precision"] = config.precision
@@ -127,6 +128,7 @@ def _check_options(config: PreprocessConfig, detector: str) -> None:
             f"{path}: cannot be read ({reason(error)}); it tells the options of the clips there: "
             "if they are those of now, delete it"
         ) from error
+    former = {"align": "off"} | former  # an option since 0.2
     for name in sorted(options):
         if former.get(name) != options.get(name):
             raise UserError(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 import face_detection
+from wav2lip_npu.boxes import iou
 from wav2lip_npu.config.base import DetectorOptions
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.tracking.boxes import iou
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 from wav2lip_npu.tracking.shots import MarkedFrame
 

@@ -5,17 +5,22 @@ Preprocessing and evaluation both cut faces by these functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from face_detection import Box
+from wav2lip_npu.boxes import area_of, to_pixels
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.tracking.boxes import area_of, to_pixels
 from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
 from wav2lip_npu.tracking.shots import mark_detection_frames
-from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
+from wav2lip_npu.tracking.smoothing import (
+    FaceBox,
+    Item,
+    PixelBox,
+    interpolate_boxes,
+    smooth_boxes,
+)
 from wav2lip_npu.tracking.tracker import Identity, Tracker, track_faces
 
 Track = tuple[Identity, int]  # who, in which shot
@@ -82,15 +87,18 @@ def total_area(faces: list[FaceBox[int]]) -> float:
     return area_of(np.stack([face.box for face in faces if face.box is not None]))
 
 
-def crop_boxes(faces: list[FaceBox[int]], found: FacesFound, *, smooth: bool) -> dict[int, Box]:
+def crop_boxes(
+    faces: Iterable[FaceBox[Item]], size: tuple[int, int], *, smooth: bool
+) -> Iterator[PixelBox[Item]]:
     """Where a face is cut out, in whole pixels of each frame in which it is.
 
     Args:
-        faces: a track, see ``complete_track``.
-        found: tells the size of the frames.
+        faces: in order of time, their boxes as ``complete_track`` gives them.
+        size: width and height of the frames.
         smooth: average the boxes over five frames.
     """
-    size = (found.width, found.height)
-    boxes = ((face, None if face.box is None else to_pixels(face.box, size)) for face in faces)
-    smoothed = smooth_boxes(boxes, "centred" if smooth else "none")
-    return {face.item: box for face, box in smoothed if box is not None}
+    boxes = (
+        (face, None if face.box is None else to_pixels(face.box, size, tilt=face.tilt))
+        for face in faces
+    )
+    return smooth_boxes(boxes, "centred" if smooth else "none")

@@ -27,6 +27,8 @@ class FaceBox(Generic[Item]):
     starts_shot: bool
     detected: bool  # whether the frame was shown to the detector
     box: np.ndarray | None  # (4,) x1, y1, x2, y2; None: the face is not there, or not known yet
+    tilt: float = 0.0  # degrees by which the box is turned clockwise about its middle
+    points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for
 
 
 PixelBox = tuple[FaceBox[Item], Box | None]
@@ -67,15 +69,17 @@ def _centred(boxes: Iterator[PixelBox[Item]]) -> Iterator[PixelBox[Item]]:
     """
     run = 0  # number of the stretch without a gap
     ahead: deque[tuple[FaceBox[Item], Box | None, int]] = deque()
-    before: deque[tuple[Box | None, int]] = deque(maxlen=SMOOTHING_WINDOW // 2)
+    before: deque[tuple[FaceBox[Item], Box | None, int]] = deque(maxlen=SMOOTHING_WINDOW // 2)
 
     def average() -> PixelBox[Item]:
         face, box, own_run = ahead.popleft()
-        others = [*before, *((later, later_run) for _, later, later_run in ahead)]
-        before.append((box, own_run))
+        others = [*before, *ahead]
+        before.append((face, box, own_run))
         if box is None:
             return face, None
-        return face, _mean([box, *(other for other, other_run in others if other_run == own_run)])
+        return _mean(
+            face, [(face, box), *((one, its) for one, its, run in others if run == own_run)]
+        )
 
     for face, box in boxes:
         run += box is None or face.starts_shot
@@ -94,20 +98,27 @@ def _forward(boxes: Iterator[PixelBox[Item]]) -> Iterator[PixelBox[Item]]:
     only the last few; here it is all.)
     """
     ahead: deque[PixelBox[Item]] = deque()  # at most five, not yet averaged
-    averages: deque[Box | None] = deque(maxlen=SMOOTHING_WINDOW)  # the newest
+    averages: deque[PixelBox[Item]] = deque(maxlen=SMOOTHING_WINDOW)  # the newest
+
+    def average(face: FaceBox[Item], box: Box | None, others: list[PixelBox[Item]]) -> None:
+        averages.append((face, None) if box is None else _mean(face, [(face, box), *others]))
+
     for pair in boxes:
         ahead.append(pair)
         if len(ahead) == SMOOTHING_WINDOW:
             face, box = ahead.popleft()
-            averages.append(box and _mean([box, *(later for _, later in ahead)]))
-            yield face, averages[-1]
+            average(face, box, [*ahead])
+            yield averages[-1]
     while ahead:
         face, box = ahead.popleft()
         before = [*averages][len(ahead) + 1 - SMOOTHING_WINDOW :]
-        averages.append(box and _mean([*before, box, *(later for _, later in ahead)]))
-        yield face, averages[-1]
+        average(face, box, [*before, *ahead])
+        yield averages[-1]
 
 
-def _mean(boxes: list[Box | None]) -> Box:
-    x1, y1, x2, y2 = np.mean([box for box in boxes if box is not None], axis=0)
-    return int(x1), int(y1), int(x2), int(y2)
+def _mean(face: FaceBox[Item], pairs: list[PixelBox[Item]]) -> PixelBox[Item]:
+    """The mean of all boxes, and of their tilts, as those of a face."""
+    known = [(one.tilt, box) for one, box in pairs if box is not None]
+    x1, y1, x2, y2 = np.mean([box for _, box in known], axis=0)
+    tilt = float(np.mean([tilt for tilt, _ in known]))
+    return replace(face, tilt=tilt), (int(x1), int(y1), int(x2), int(y2))

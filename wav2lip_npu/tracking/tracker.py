@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from wav2lip_npu.tracking.boxes import iou
+from wav2lip_npu.boxes import iou
 from wav2lip_npu.tracking.detection import DetectedFrame
 from wav2lip_npu.tracking.shots import MarkedFrame
 

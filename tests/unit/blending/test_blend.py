@@ -51,7 +51,7 @@ def test_by_landmarks_nothing_changes_outside_of_the_lower_face(
     points = landmarks.detect(face, BOX)
     generated = np.full((96, 96, 3), 200, np.uint8)
     generated[60:] = (0, 0, 255)
-    image = blend("mouth", face, generated, BOX, points)
+    image = blend("mouth", face, generated, BOX, points=points)
     outline = cv2.convexHull(np.rint(points[list(LOWER_FACE), :2]).astype(np.int32))
     inside = cv2.fillPoly(np.zeros(face.shape[:2], np.uint8), [outline], 1)
     inside = cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0  # rounding, and mask pixels
@@ -64,7 +64,7 @@ def test_by_landmarks_nothing_changes_outside_of_the_lower_face(
     )
     assert changed[lips > 0].min() > 0
     # A generated face that is the frame's own changes nothing but sharpness.
-    same = blend("mouth", face, generated_from(face), BOX, points)
+    same = blend("mouth", face, generated_from(face), BOX, points=points)
     assert np.abs(same.astype(int) - face).mean() < 0.5
 
 
@@ -72,7 +72,7 @@ def test_by_landmarks_the_lips_are_the_generated_ones(
     face: np.ndarray, landmarks: FaceLandmarks
 ) -> None:
     points = landmarks.detect(face, BOX)
-    lips = mouth_mask(points, BOX)[points_within(points[list(OUTER_LIPS), :2])]
+    lips = mask_of(points)[points_within(points[list(OUTER_LIPS), :2])]
     assert lips.min() > 0.9
     np.testing.assert_array_equal(
         blend("mouth", face, generated_from(face, 9), BOX),  # no points
@@ -84,14 +84,43 @@ def test_a_mask_follows_the_face(face: np.ndarray, landmarks: FaceLandmarks) -> 
     """Of a face moved within its box the mask moves as much."""
     points = landmarks.detect(face, BOX)
     moved = points + np.array([15, -5, 0])  # whole pixels of the mask
-    one, other = mouth_mask(points, BOX), mouth_mask(moved, BOX)
+    one, other = mask_of(points), mask_of(moved)
     np.testing.assert_allclose(other[40:-20, 30:-20], one[45:-15, 15:-35], atol=0.03)
+
+
+def mask_of(points: np.ndarray) -> np.ndarray:
+    return mouth_mask(points[:, :2] - BOX[:2], (BOX[2] - BOX[0], BOX[3] - BOX[1]))
 
 
 def points_within(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The indices of places in an array of the box."""
     x, y = np.rint(places - BOX[:2]).astype(int).T
     return y, x
+
+
+@pytest.mark.parametrize("how", BLENDS)
+def test_a_turned_box_is_blended_as_the_upright_one(
+    how: str, face: np.ndarray, landmarks: FaceLandmarks
+) -> None:
+    """The picture turned, blended and turned back is the upright picture, blended."""
+    wide = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    box = tuple(side + 64 for side in BOX)
+    points = landmarks.detect(wide, box)
+    middle = ((box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2)
+    turn = cv2.getRotationMatrix2D(middle, -30, 1)
+    turned = cv2.warpAffine(wide, turn, wide.shape[1::-1], flags=cv2.INTER_CUBIC)
+    moved = points[:, :2] @ turn[:, :2].T + turn[:, 2]
+    generated = generated_from(face, 25)
+    result = blend(how, turned, generated, box, tilt=30, points=moved)
+    back = cv2.WARP_INVERSE_MAP | cv2.INTER_CUBIC
+    shown = cv2.warpAffine(result, turn, wide.shape[1::-1], flags=back)
+    again = cv2.warpAffine(turned, turn, wide.shape[1::-1], flags=back)  # blurred as often
+    expected = blend(how, wide, generated, box, points=points).astype(int) - wide
+    error = (shown.astype(int) - again - expected)[64:-64, 64:-64]
+    inner = np.s_[BOX[1] + 4 : BOX[3] - 4, BOX[0] + 4 : BOX[2] - 4]
+    assert np.abs(error[inner]).mean() < (4 if how == "poisson" else 2.5)
+    error[BOX[1] - 3 : BOX[3] + 3, BOX[0] - 3 : BOX[2] + 3] = 0
+    assert np.abs(error).max() <= 2  # turning back reaches over the edge
 
 
 @pytest.mark.parametrize("how", ["feather", "poisson"])
@@ -141,7 +170,7 @@ def test_boxes_of_any_size(how: str) -> None:
     for height in (1, 2, 7, 8, 9, 10, 40):
         for width in (1, 2, 7, 8, 9, 10, 40):
             points = random.uniform(0, 60, (468, 3)).astype(np.float32)
-            blended = blend(how, image, face, (5, 5, 5 + width, 5 + height), points)
+            blended = blend(how, image, face, (5, 5, 5 + width, 5 + height), points=points)
             changed = np.abs(blended.astype(int) - image).max(axis=2)
             # Poisson blending takes gradients, and this face has none; these points no face.
             assert how in ("poisson", "mouth") or changed[5 : 5 + height, 5 : 5 + width].any()

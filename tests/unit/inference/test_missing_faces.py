@@ -18,12 +18,10 @@ def test_boxes_of_frames_without_a_face() -> None:
         ("hold", [None, BOX, BOX, BOX, BOX]),
     ):
         missing_faces = MissingFacePolicy(policy=policy, fps=Fraction(25))
-        assert [missing_faces.resolve(box) for box in BOXES] == expected
+        assert [missing_faces.resolve(box)[0] for box in BOXES] == expected
     missing_faces = MissingFacePolicy(policy="hold", fps=25)
-    assert [missing_faces.resolve(BOX), missing_faces.resolve(None, starts_shot=True)] == [
-        BOX,
-        None,
-    ]
+    assert missing_faces.resolve(BOX, 20.0) == missing_faces.resolve(None) == (BOX, 20.0)
+    assert missing_faces.resolve(None, starts_shot=True) == (None, 0.0)
 
 
 def test_frames_given_out_are_counted() -> None:

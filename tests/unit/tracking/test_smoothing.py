@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from formula import golden_json
 
-from wav2lip_npu.tracking.boxes import iou, to_pixels
+from wav2lip_npu.boxes import iou, to_pixels
 from wav2lip_npu.tracking.smoothing import FaceBox, interpolate_boxes, smooth_boxes
 
 SMOOTHING = golden_json("numbers")["windows"]["smoothing"]

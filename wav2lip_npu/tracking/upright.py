@@ -1,0 +1,61 @@
+"""A tilted face, and its box turned with it: ``--align tilt``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from face_detection.landmarks import FaceLandmarks, tilt_of
+from wav2lip_npu.boxes import ends, turn_by
+from wav2lip_npu.media.video_reader import Frame
+from wav2lip_npu.tracking.smoothing import FaceBox
+
+MAX_TILT = 75.0  # degrees; the points of faces that are tilted more are not to be trusted
+
+
+def align(faces: Iterator[FaceBox[Frame]]) -> Iterator[FaceBox[Frame]]:
+    """The boxes of one face turned upright with it, with their tilts and the face's points.
+
+    A face that is tilted by more than 75 degrees keeps its box.
+
+    Args:
+        faces: in order of time, with the boxes that the detector gave, or interpolated.
+    """
+    network = FaceLandmarks()
+    tilt: float | None = None
+    for face in faces:
+        if face.box is None or face.starts_shot:
+            tilt = None
+        if face.box is not None:
+            points = network.detect_tilted(face.item.image, face.box.tolist(), tilt)
+            tilt = tilt_of(points)
+            if abs(tilt) <= MAX_TILT:
+                box = upright_box(face.box, points)
+                face = replace(face, box=box, tilt=tilt, points=points)
+            else:
+                tilt = None
+        yield face
+
+
+def upright_box(box: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The box that a detector would give for a face, were it upright.
+
+    The points of a face reach as far from left to right, and from top to bottom, in the frame and
+    in the upright face. As the box lies around the one, so the result lies around the other.
+
+    Args:
+        box: (4,) x1, y1, x2, y2, upright in the frame.
+        points: of the face, see ``FaceLandmarks``.
+
+    Returns:
+        (4,): it is to be turned about its middle by ``tilt_of(points)``.
+    """
+    turn = turn_by(tilt_of(points))
+    in_frame = ends(points[:, :2])
+    in_face = ends(points[:, :2] @ turn)  # by the transpose, which turns back
+    share = (box.reshape(2, 2) - in_frame[0]) / (in_frame[1] - in_frame[0])
+    corners = in_face[0] + share * (in_face[1] - in_face[0])
+    middle, half = turn @ corners.mean(axis=0), (corners[1] - corners[0]) / 2
+    return np.concatenate([middle - half, middle + half])
