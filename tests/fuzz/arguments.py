@@ -76,7 +76,12 @@ INFER_OPTIONS = (
     ),
     *("--static", "--loop hold", "--loop pingpong", "--loop cut", "--rotate", "--blend poisson"),
     *("--blend feather", "--blend poisson --box 0 128 0 128", "--no_face error", "--static maybe"),
-    *("--blend mouth", "--blend mouth --align tilt", "--align tilt --box 0 128 0 128"),
+    *(
+        "--blend mouth",
+        "--blend mouth --align tilt --silence still",
+        "--silence source",
+        "--align tilt --box 0 128 0 128",
+    ),
     *("--detector s3fd --s3fd nowhere --box -1 -1 -1 -1", "--backend onnx", "--jobs=speech.wav"),
     "--audio talker.mp4 --face talker.mp4",
 )

@@ -22,6 +22,7 @@ NO_FACE_POLICIES = ("pass", "hold", "error")
 FACE_RULES = ("largest", "first", "center")  # or track:N
 SMOOTHINGS = ("centred", "original", "none")
 BLENDS = ("paste", "feather", "poisson", "mouth")
+SILENCES = ("network", "source", "still")
 LOOPS = ("repeat", "pingpong", "hold", "cut")
 BACKENDS = ("torch", "onnx")
 PRESETS = (
@@ -89,6 +90,12 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         "colours, and as feather where there are none",
         "paste",
         choices=BLENDS,
+    )
+    silence: str = option(
+        "the mouth where nobody speaks: network: what the generator makes of the sound, as in the "
+        "original; source: the video's own; still: shut, by a frame in which it was shut",
+        "network",
+        choices=SILENCES,
     )
 
     def __post_init__(self) -> None:

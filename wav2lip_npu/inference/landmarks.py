@@ -9,8 +9,7 @@ import numpy as np
 
 from face_detection.landmarks import FaceLandmarks, tilt_of
 from wav2lip_npu.boxes import iou
-from wav2lip_npu.inference.locate import LocatedFrame
-from wav2lip_npu.media.video_reader import Frame
+from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame
 
 MIN_OVERLAP = 0.4  # of points and box, by their IoU; faces tilted by up to 45 degrees have 0.6
 
@@ -20,7 +19,7 @@ def find_points(frames: Iterator[LocatedFrame], network: FaceLandmarks) -> Itera
 
     A frame that comes again, as a still image does, is looked at once.
     """
-    before = LocatedFrame(frame=Frame(time=0.0, image=np.empty((0, 0, 3), np.uint8)), box=None)
+    before = LocatedFrame(frame=NO_FRAME, box=None)
     for located in frames:
         if located.points is None:  # else they were found when it was aligned
             points = before.points if _same(located, before) else _points(located, before, network)

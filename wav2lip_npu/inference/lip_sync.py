@@ -15,7 +15,7 @@ import numpy as np
 
 import face_detection
 from face_detection.landmarks import FaceLandmarks
-from wav2lip_npu.blending.blend import blend
+from wav2lip_npu.blending.blender import Blender
 from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
@@ -23,6 +23,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator
 from wav2lip_npu.inference.landmarks import find_points
 from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
+from wav2lip_npu.inference.silence import SpeechWeights
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.mel import iter_mel_chunks
 from wav2lip_npu.runtime.device import Device
@@ -33,7 +34,9 @@ from wav2lip_npu.tracking.detection_cache import DetectionCache
 QUEUED_FRAMES = 4  # between two stages
 MAX_GENERATOR_BATCH = 1024  # frames; no device gains from more, and small frames are many
 
-_Batch = tuple[list[LocatedFrame], np.ndarray]  # frames, and the faces generated for their boxes
+_Heard = tuple[np.ndarray, float]  # a mel chunk, and the weight of the mouth generated for it
+# Frames and the weights of their mouths; and the faces of those with a box and a weight above 0.
+_Batch = tuple[list[tuple[LocatedFrame, float]], np.ndarray]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,8 @@ class LipSync:
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
-        self._landmarks = FaceLandmarks() if config.blend == "mouth" else None
+        needs_points = config.blend == "mouth" or config.silence == "still"
+        self._landmarks = FaceLandmarks() if needs_points else None
 
     def __call__(
         self,
@@ -168,7 +172,7 @@ class LipSync:
         """
         if self._landmarks is not None and self.config.box[0] == -1:
             located = find_points(located, self._landmarks)
-        pairs = _pairs(located, _mel_chunks(sound, float(fps), sound_name))
+        pairs = _pairs(located, self._heard(sound, float(fps), sound_name))
         # A batch is generated while the one before it is blended.
         batches = prefetch(self._generated(pairs), 1)
         with closing(prefetch(self._blended(batches), QUEUED_FRAMES)) as blended:
@@ -177,8 +181,17 @@ class LipSync:
                 yield frame, image
         missing_faces.summarize()
 
+    def _heard(self, sound: Iterable[np.ndarray], fps: float, name: object) -> Iterator[_Heard]:
+        """What each frame hears, and how far its mouth follows that."""
+        weights = None if self.config.silence == "network" else SpeechWeights(fps)
+        try:
+            for chunk in iter_mel_chunks(weights.listen(sound) if weights else sound, fps):
+                yield chunk, weights.next() if weights else 1.0
+        except ValueError as error:  # too little sound
+            raise UserError(f"{name}: {error}") from error
+
     def _generated(
-        self, pairs: Generator[tuple[LocatedFrame, np.ndarray], None, None]
+        self, pairs: Generator[tuple[LocatedFrame, _Heard], None, None]
     ) -> Iterator[_Batch]:
         limit = min(self.config.wav2lip_batch_size, MAX_GENERATOR_BATCH)
         limit = min(limit, self.device.max_generator_batch or limit)
@@ -187,46 +200,41 @@ class LipSync:
                 size = min(limit, max_frames_held(first[0].frame.image))
                 yield self._generate([*islice(chain([first], pairs), size)])
 
-    def _generate(self, batch: list[tuple[LocatedFrame, np.ndarray]]) -> _Batch:
+    def _generate(self, batch: list[tuple[LocatedFrame, _Heard]]) -> _Batch:
         crops, chunks = [], []
-        for located, chunk in batch:
-            if located.box is not None:
+        for located, (chunk, weight) in batch:
+            if located.box is not None and weight > 0:
                 crop = cut(located.frame.image, located.box, located.tilt)
                 crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
                 chunks.append(chunk)
         faces = self._generator.generate(crops, chunks)
-        return [located for located, _ in batch], faces
+        return [(located, weight) for located, (_, weight) in batch], faces
 
     def _blended(
         self, batches: Generator[_Batch, None, None]
     ) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
+        blender = Blender(self.config.blend, self.config.silence)
         with closing(batches):
             for frames, generated in batches:
                 faces = iter(generated)
-                for located in frames:
+                for located, weight in frames:
                     image = located.frame.image
                     if located.box is not None:
-                        image = blend(
-                            self.config.blend,
+                        image = blender.blend(
                             image,
-                            next(faces),
+                            next(faces) if weight > 0 else None,
                             located.box,
                             tilt=located.tilt,
                             points=located.points,
+                            weight=weight,
+                            shot=located.shot,
                         )
                     yield located, image
 
 
-def _mel_chunks(sound: Iterable[np.ndarray], fps: float, name: object) -> Iterator[np.ndarray]:
-    try:
-        yield from iter_mel_chunks(sound, fps)
-    except ValueError as error:  # too little sound
-        raise UserError(f"{name}: {error}") from error
-
-
 def _pairs(
-    located: Iterator[LocatedFrame], chunks: Iterator[np.ndarray]
-) -> Generator[tuple[LocatedFrame, np.ndarray], None, None]:
-    """Frames with their mel chunks, until either ends; the stage before ends with this one."""
+    located: Iterator[LocatedFrame], heard: Iterator[_Heard]
+) -> Generator[tuple[LocatedFrame, _Heard], None, None]:
+    """Frames with what they hear, until either ends; the stage before ends with this one."""
     with closing(prefetch(located, QUEUED_FRAMES)) as ahead:
-        yield from zip(ahead, chunks, strict=False)
+        yield from zip(ahead, heard, strict=False)

@@ -25,6 +25,8 @@ from wav2lip_npu.tracking.upright import align
 MAX_LOGGED = 10  # stretches without a face, or people, that a line of the log names
 MIN_LOGGED_FRAMES = 5  # in which a person must be found to be named
 
+NO_FRAME = Frame(time=0.0, image=np.empty((0, 0, 3), np.uint8))
+
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +39,7 @@ class LocatedFrame:
     tilt: float = 0.0  # by which the box is turned, see ``boxes``
     has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
     points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for, or none
+    shot: int = 0  # its number
 
     @property
     def bounds(self) -> Box | None:
@@ -147,13 +150,16 @@ def locate(
     if config.align == "tilt":
         faces = align(faces)
     boxes = _in_pixels(faces, config, missing_faces)
+    shot = 0
     for face, box in smooth_boxes(boxes, "none" if config.nosmooth else config.smooth):
+        shot += face.starts_shot
         yield LocatedFrame(
             frame=face.item,
             box=box,
             tilt=face.tilt,
             has_face=face.box is not None,
             points=face.points,
+            shot=shot,
         )
     _log_people(tracker, float(missing_faces.fps))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from itertools import repeat
 
@@ -14,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, no_face
+from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, MissingFacePolicy, no_face
 from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media.audio import open_sound
 from wav2lip_npu.media.video_writer import VideoWriter
@@ -102,14 +103,13 @@ def _until_the_sound_ends(
     first_pass: Iterator[LocatedFrame], source: FaceSource, loop: str
 ) -> Iterator[LocatedFrame]:
     """Frames without end, unless ``loop`` is "cut"; those that come again keep their boxes."""
-    places = []
+    places = []  # without the images
     for located in first_pass:
-        places.append((located.box, located.tilt, located.has_face))
+        places.append(replace(located, frame=NO_FRAME, points=None))
         yield located
-    if not any(has_face for _, _, has_face in places):
+    if not any(place.has_face for place in places):
         raise no_face(len(places))  # before all of it is done again
     if source.still:
         yield from repeat(located)
     for number, frame in source.loop(loop, len(places), located.frame):
-        box, tilt, has_face = places[number]
-        yield LocatedFrame(frame=frame, box=box, tilt=tilt, has_face=has_face)
+        yield replace(places[number], frame=frame)

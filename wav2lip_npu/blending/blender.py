@@ -1,0 +1,68 @@
+"""The frames of one video, in order of time, with generated faces in them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from face_detection import Box
+from wav2lip_npu.blending.blend import blend
+from wav2lip_npu.blending.closed_mouth import ClosedMouth
+from wav2lip_npu.boxes import bounds
+
+
+class Blender:
+    """Puts generated faces into frames, and something else where nobody speaks."""
+
+    def __init__(self, how: str, silence: str) -> None:
+        """Blend in a given way.
+
+        Args:
+            how: one of ``config.BLENDS``.
+            silence: one of ``config.SILENCES``.
+        """
+        self._how = how
+        self._shuts = silence == "still"
+        self._closed_mouth = ClosedMouth()
+        self._shot = 0
+
+    def blend(
+        self,
+        image: np.ndarray,
+        face: np.ndarray | None,
+        box: Box,
+        *,
+        tilt: float,
+        points: np.ndarray | None,
+        weight: float,
+        shot: int,
+    ) -> np.ndarray:
+        """A frame with the generated face in it, as far as its weight goes.
+
+        Args:
+            image: (h, w, 3) BGR uint8.
+            face: see ``blend``; not needed if the weight is 0.
+            box: see ``blend``.
+            tilt: see ``blend``.
+            points: see ``blend``.
+            weight: of the generated face; the rest is what the frame has in silence.
+            shot: its number; in another one the face may be another one's.
+        """
+        around = bounds(box, tilt, (image.shape[1], image.shape[0]))
+        if shot != self._shot:
+            self._shot, self._closed_mouth = shot, ClosedMouth()
+        if self._shuts and points is not None and around is not None:
+            self._closed_mouth.see(image, around, points)
+        if weight == 1:
+            assert face is not None
+            return blend(self._how, image, face, box, tilt=tilt, points=points)
+        silent = image
+        if self._shuts and points is not None and around is not None:
+            silent = self._closed_mouth.shut(image, around, points)
+        if face is None or weight == 0 or around is None:
+            return silent
+        spoken = blend(self._how, image, face, box, tilt=tilt, points=points)
+        x1, y1, x2, y2 = around
+        parts = (one[y1:y2, x1:x2] for one in (spoken, silent))
+        spoken[y1:y2, x1:x2] = cv2.addWeighted(next(parts), weight, next(parts), 1 - weight, 0)
+        return spoken

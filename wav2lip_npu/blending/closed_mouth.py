@@ -1,0 +1,104 @@
+"""A face with its mouth shut, as it was seen shut before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from face_detection import Box
+from face_detection.landmarks import (
+    CHIN,
+    FOREHEAD,
+    INNER_LIPS,
+    OUTER_LIPS,
+    POINTS,
+    mouth_shape,
+)
+from wav2lip_npu.blending.colours import match_colours
+from wav2lip_npu.blending.masks import mouth_mask
+
+SHUT, OPEN = 0.010, 0.018  # openings in heights of the face; between them both pictures are mixed
+REMEMBERED = 8  # faces, each seen from another side
+# Root mean squares by which points other than the lips' differ, in heights of the face, when one
+# face is put over the other: up to the one it is seen from the same side, from the other on the
+# one face looks wrong in the other.
+SAME_SIDE, MAX_MISFIT = 0.01, 0.03
+NO_LIPS = np.setdiff1d(np.arange(POINTS), [*OUTER_LIPS, *INNER_LIPS])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """A face as it was in a frame."""
+
+    patch: np.ndarray  # (h, w, 3) BGR uint8
+    points: np.ndarray  # (468, 2) in pixels of the patch
+    opening: float
+
+
+class ClosedMouth:
+    """Shuts the mouth of one face by frames in which it was seen shut."""
+
+    def __init__(self) -> None:
+        """Nothing has been seen yet."""
+        self._seen: list[_Seen] = []
+
+    def see(self, image: np.ndarray, box: Box, points: np.ndarray) -> None:
+        """Remember a face whose mouth is shut, or as far as it is not known to shut more.
+
+        Args:
+            image: (h, w, 3) BGR uint8.
+            box: around the face, within the frame.
+            points: (468, 3) of the face in the frame, see ``FaceLandmarks``.
+        """
+        opening = float(mouth_shape(points)[0])
+        if self._seen and opening > max(OPEN, self._seen[0].opening):
+            return
+        same = [one for one in self._seen if _fit(one.points, points)[1] < SAME_SIDE]
+        if any(one.opening <= opening for one in same):
+            return
+        x1, y1, x2, y2 = box
+        new = _Seen(
+            patch=image[y1:y2, x1:x2].copy(), points=points[:, :2] - box[:2], opening=opening
+        )
+        others = [one for one in self._seen if one not in same]
+        self._seen = sorted([new, *others], key=lambda one: one.opening)[:REMEMBERED]
+
+    def shut(self, image: np.ndarray, box: Box, points: np.ndarray) -> np.ndarray:
+        """A copy of a frame in which the mouth is shut, as far as it was ever seen shut.
+
+        A remembered face that was seen from about the same side is put over this one by the affine
+        map that fits all points but the lips'; within jaw, cheeks and nose it shows. Without one
+        the frame stays as it is.
+
+        Args:
+            image: see ``see``.
+            box: see ``see``.
+            points: see ``see``.
+        """
+        opening = float(mouth_shape(points)[0])
+        image = image.copy()
+        x1, y1, x2, y2 = box
+        place, size = points[:, :2] - box[:2], (x2 - x1, y2 - y1)
+        fits = [(*_fit(one.points, place), one) for one in self._seen if one.opening < opening]
+        fits = [fit for fit in fits if fit[1] < MAX_MISFIT]
+        if opening <= SHUT or not fits:
+            return image
+        matrix, _, best = min(fits, key=lambda fit: fit[1] + fit[2].opening)
+        shut = cv2.warpAffine(best.patch, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        mask = mouth_mask(place, size) * min(1.0, (opening - SHUT) / (OPEN - SHUT))
+        own = image[y1:y2, x1:x2]
+        mixed = own + mask[..., None] * (match_colours(shut, own, mask) - own)
+        image[y1:y2, x1:x2] = np.rint(mixed).clip(0, 255).astype(np.uint8)
+        return image
+
+
+def _fit(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    """The affine map (2, 3) from one face's points to another's, but the lips'; and its misfit."""
+    ones = np.ones((len(NO_LIPS), 1))
+    sources, wanted = np.hstack([points[NO_LIPS, :2], ones]), targets[NO_LIPS, :2]
+    found = np.linalg.lstsq(sources, wanted, rcond=None)[0]
+    error = np.linalg.norm(sources @ found - wanted, axis=1)
+    height = np.linalg.norm(targets[FOREHEAD, :2] - targets[CHIN, :2])
+    return np.ascontiguousarray(found.T), float(np.sqrt(np.mean(error**2)) / height)
