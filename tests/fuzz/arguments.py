@@ -80,6 +80,8 @@ INFER_OPTIONS = (
         "--blend mouth",
         "--blend mouth --align tilt --silence still",
         "--silence source",
+        "--final_audio=speech.wav",
+        "--final_audio=out",
         "--align tilt --box 0 128 0 128",
     ),
     *("--detector s3fd --s3fd nowhere --box -1 -1 -1 -1", "--backend onnx", "--jobs=speech.wav"),

@@ -110,6 +110,28 @@ def test_the_box_holds_what_the_generator_draws(
         assert (error == 0).mean() > 0.99
 
 
+def test_another_sound_becomes_the_sound_track(
+    tmp_path: Path, generator_file: Path, talker: Path, speech: Path
+) -> None:
+    """The mouth follows ``--audio`` alone, and the result lasts as long."""
+    box = (40, 200, 60, 180)
+    plain = run(tmp_path, generator_file, talker, speech, box=box, outfile=tmp_path / "a.mp4")
+    for seconds in (0.5, 3.0):
+        mix = tmp_path / "mix.wav"
+        write_wav(mix, tone(seconds, hertz=880.0))
+        out = run(
+            tmp_path, generator_file, talker, speech, box=box, final_audio=mix,
+            outfile=tmp_path / "b.mp4",
+        )  # fmt: skip
+        np.testing.assert_array_equal(pictures(out), pictures(plain))
+        heard = load_audio(out)
+        assert len(heard) / SAMPLE_RATE == pytest.approx(min(seconds, 1.0), abs=0.1)
+        spectrum = np.abs(np.fft.rfft(heard))
+        assert np.argmax(spectrum) * SAMPLE_RATE / len(heard) == pytest.approx(880, abs=5)
+    with pytest.raises(UserError, match="is also an input"):
+        run(tmp_path, generator_file, talker, speech, final_audio=plain, outfile=plain)
+
+
 @pytest.mark.parametrize(("seconds", "frames"), [(0.6, 15), (1.0, 25), (2.3, 58)])
 def test_the_picture_is_as_long_as_the_sound(
     tmp_path: Path, generator_file: Path, talker: Path, seconds: float, frames: int

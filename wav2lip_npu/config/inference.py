@@ -121,6 +121,11 @@ class InferConfig(LipSyncConfig):
     face: Path | None = option("video or image with the face; required without --jobs", None)
     audio: Path | None = option("audio file, or video with sound; required without --jobs", None)
     outfile: Path = option("video to write", Path("results/result_voice.mp4"))
+    final_audio: Path | None = option(
+        "sound of the result, which lasts as long as --audio; the mouth follows that alone "
+        "(default: --audio)",
+        None,
+    )
     jobs: Path | None = option(
         "CSV file with one line per video, instead of --face, --audio and --outfile; its first "
         "line is face,audio,outfile (default: one video)",
@@ -166,6 +171,8 @@ class InferConfig(LipSyncConfig):
         if self.jobs is None and (self.face is None or self.audio is None):
             missing = "--face" if self.face is None else "--audio"
             raise UserError(f"{missing}: is required, or --jobs with a list of videos")
+        if self.final_audio is not None and self.jobs is not None:
+            raise UserError(f"--final_audio {self.final_audio}: has no effect with --jobs")
         if self.resume and self.jobs is None:
             raise UserError("--resume: has no effect without --jobs")
         if self.devices is not None and self.jobs is None:

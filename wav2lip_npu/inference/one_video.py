@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from itertools import repeat
@@ -17,7 +17,7 @@ from wav2lip_npu.config import InferConfig
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, MissingFacePolicy, no_face
 from wav2lip_npu.inference.source import FaceSource
-from wav2lip_npu.media.audio import open_sound
+from wav2lip_npu.media.audio import SoundFile, open_sound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
@@ -38,7 +38,7 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
     """
     assert config.audio is not None
     source = FaceSource(config)
-    with open_sound(config.audio) as sound:
+    with open_sound(config.audio) as voice, _final_sound(config, voice) as sound:
         lip_sync = load_networks()
         missing_faces = MissingFacePolicy(policy=config.no_face, fps=source.fps)
         cache = _open_cache(lip_sync, source, config)
@@ -53,16 +53,25 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
             preset=config.preset,
         )
         generated = lip_sync.generate(
-            located, sound.mono_blocks(), source.fps, missing_faces, sound_name=config.audio
+            located,
+            voice.mono_blocks(shared=sound is voice),
+            source.fps,
+            missing_faces,
+            sound_name=config.audio,
         )
         # Closed last, as that waits for a thread's batch: an interrupted run may not have the time.
         with closing(generated):
             try:
-                frames = _write(generated, writer, total=sound.announced_seconds, fps=source.fps)
+                frames = _write(generated, writer, total=voice.announced_seconds, fps=source.fps)
             finally:
                 if cache is not None:
                     cache.save()
     log.info("wrote %s: %d frames, %.5g per second", config.outfile, frames, float(source.fps))
+
+
+def _final_sound(config: InferConfig, voice: SoundFile) -> AbstractContextManager[SoundFile]:
+    """What becomes the sound track: the voice itself, or another file's sound."""
+    return nullcontext(voice) if config.final_audio is None else open_sound(config.final_audio)
 
 
 def _write(

@@ -119,8 +119,11 @@ class SoundFile:
         """New clocks of the file, for one reader."""
         return Clocks(self.path, self._header_seconds)
 
-    def mono_blocks(self) -> Iterator[np.ndarray]:
+    def mono_blocks(self, *, shared: bool = True) -> Iterator[np.ndarray]:
         """The sound from ``start`` on, block by block: float32 (n,) mono at 16 kHz.
+
+        Args:
+            shared: keep what was decoded until ``next_decoded`` has given it too.
 
         Raises:
             UserError: the sound cannot be decoded, or there is none.
@@ -128,7 +131,7 @@ class SoundFile:
         converter = MonoConverter(self.start, self.path, self.clocks())
         empty, self._networks_read = True, True
         try:
-            while (frame := self._next_frame(keep=True)) is not None:
+            while (frame := self._next_frame(keep=shared)) is not None:
                 for block in converter.convert(frame):
                     empty = empty and not len(block)
                     yield block
