@@ -310,6 +310,8 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             text += f" (default: {spelled(item.default)})"
         parser.add_argument(
             f"--{item.name}",
+            *(f"--{name}" for name in item.metadata["other_names"]),
+            dest=item.name,
             required=required,
             default=None if required else item.default,
             choices=item.metadata["choices"] or None,

@@ -112,7 +112,8 @@ def is_there(module: str, name: str) -> bool:
 
 
 def options_of(config: type) -> set[str]:
-    return {field.name for field in fields(config)}
+    names = ({field.name, *field.metadata["other_names"]} for field in fields(config))
+    return set().union(*names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

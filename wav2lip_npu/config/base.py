@@ -50,9 +50,23 @@ def card_indices(devices: str | None) -> list[int]:
     return [int(index) for index in devices.split(",")]
 
 
-def option(help: str, default: Any = MISSING, *, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its help text; without a default the option is required."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple[str, ...] = (),
+    other_names: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its help text; without a default the option is required.
+
+    Args:
+        help: the text.
+        default: its value where it is not given.
+        choices: the values that are allowed; none: all.
+        other_names: by which the command line knows it too, without dashes.
+    """
+    metadata = {"help": help, "choices": choices, "other_names": other_names}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,12 @@ class InferConfig(LipSyncConfig):
     devices: str | None = option(
         "with --jobs, indices of the cards that share them, as in 0,2,3 (default: one card)", None
     )
+    start: float = option(
+        "second of the video from which on it is used", 0.0, other_names=("from",)
+    )
+    end: float | None = option(
+        "second of the video up to which it is used (default: its end)", None, other_names=("to",)
+    )
     static: bool = option("use the first frame only; always so for an image", False)
     fps: float = option("frames per second of the result, for an image only", 25.0)
     loop: str = option(
@@ -165,6 +171,9 @@ class InferConfig(LipSyncConfig):
         self.require_at_least(1, "resize_factor")
         if not 1 <= self.fps <= MAX_FPS:
             raise UserError(f"--fps {self.fps}: must be from 1 to {MAX_FPS}")
+        self.require_at_least(0, "start")
+        if self.end is not None and self.end <= self.start:
+            raise UserError(f"--end {self.end}: must be after --start {self.start}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
         self.require_rectangle("crop")

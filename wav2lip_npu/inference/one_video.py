@@ -104,8 +104,13 @@ def _open_cache(
         s3fd=config.s3fd,
         dtype=getattr(lip_sync.detector, "dtype", None),
         fps=source.fps,
-        edits=(config.resize_factor, config.rotate, config.crop),
+        edits=(config.resize_factor, config.rotate, config.crop, *_cut(config)),
     )
+
+
+def _cut(config: InferConfig) -> tuple[float, ...]:
+    """Which frame is number 0: nothing where it is the video's first, as in version 0.1."""
+    return (config.start,) if config.start > 0 else ()
 
 
 def _until_the_sound_ends(

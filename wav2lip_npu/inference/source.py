@@ -36,6 +36,10 @@ class FaceSource:
         if images.is_image(config.face):
             self.still = True
             self.fps = Fraction(config.fps).limit_denominator(1001)
+            if config.start > 0 or config.end is not None:
+                name = "start" if config.start > 0 else "end"
+                value = getattr(config, name)
+                raise UserError(f"--{name} {value}: has no effect, {config.face} is an image")
         else:
             self.info = video_reader.probe(config.face)
             for warning in self.info.warnings:
@@ -43,18 +47,28 @@ class FaceSource:
             if config.rotate and self.info.pixel_aspect:  # 0 is one of a damaged header
                 self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
+        self._start = config.start
+        self._first = round(config.start * self.fps)  # numbers of frames
+        self._stop = None if config.end is None else round(config.end * self.fps)
         self._resize_factor = config.resize_factor
         self._rotate = config.rotate
         self._crop = config.crop
 
     def frames(self) -> Iterator[Frame]:
-        """All frames in order; of a still image, the one there is."""
+        """All frames in order, from ``--start`` to ``--end``; of a still image, the one there is.
+
+        Raises:
+            UserError: the video ends before ``--start``.
+        """
         if self.info is None:
             yield self._edit(Frame(time=0.0, image=images.read_image(self.path)))
             return
-        frames = video_reader.at_rate(video_reader.read_frames(self.path), self.fps)
-        for frame in islice(frames, 1) if self.still else frames:
-            yield self._edit(frame)
+        empty = True
+        for frame in self._part(0, 1 if self.still else None):
+            empty = False
+            yield frame
+        if empty and self._first:
+            raise UserError(f"--start {self._start}: {self.path} ends before")
 
     def loop(self, how: str, length: int, last: Frame) -> Iterator[tuple[int, Frame]]:
         """What follows the last frame.
@@ -89,18 +103,22 @@ class FaceSource:
             yield from reversed([*numbered])
             stop = start
 
-    def _part(self, start: int, stop: int) -> Iterator[Frame]:
+    def _part(self, start: int, stop: int | None) -> Iterator[Frame]:
+        """The frames from number ``start`` to before ``stop``, counted from ``--start`` on."""
         assert self.info is not None
+        ends = [self._first + stop if stop is not None else None, self._stop]
+        end = min((one for one in ends if one is not None), default=None)
+        start += self._first
         # From a second before, as time stamps of decoders and containers may differ a little.
         since = self.info.start + start / float(self.fps) - 1.0
         can_seek = since > self.info.start and self.info.is_seekable
         frames = video_reader.at_rate(
             video_reader.read_frames(self.path, since=since if can_seek else None),
             self.fps,
-            origin=self.info.start,
+            origin=self.info.start if start else None,
             first=start,
         )
-        for frame in islice(frames, stop - start):
+        for frame in islice(frames, None if end is None else max(0, end - start)):
             yield self._edit(frame)
 
     def _edit(self, frame: Frame) -> Frame:

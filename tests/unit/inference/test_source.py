@@ -5,6 +5,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers import number_of, numbered, write_video
@@ -41,6 +42,50 @@ def test_after_the_last_picture(tmp_path: Path, loop: str, expected: list[int]) 
     source = write_video(tmp_path / "a.mp4", numbered(7))
     announced, seen = order(opened(source), loop, 15)
     assert announced == seen == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.0, None, [*range(80)]),
+        (0.4, None, [*range(10, 80)]),
+        (0.0, 0.4, [*range(10)]),
+        (2.0, 2.2, [*range(50, 55)]),
+        (3.0, 9.0, [*range(75, 80)]),
+        (0.05, 0.06, [1]),  # rounded to the nearest frames
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mpg"])
+def test_a_part_of_the_video(
+    tmp_path: Path, start: float, end: float | None, expected: list[int], suffix: str
+) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(80))
+    if suffix != "mp4":
+        source = converted(source, tmp_path / f"a.{suffix}")
+    whole = [frame.image for frame in opened(source).frames()]
+    assert len(whole) == 80
+    part = opened(source, start=start, end=end)
+    frames = list(part.frames())
+    np.testing.assert_array_equal([frame.image for frame in frames], [whole[n] for n in expected])
+    if len(expected) > 1:  # and again, backwards
+        back = islice(part.loop("pingpong", len(frames), frames[-1]), len(frames) - 1)
+        again = [whole[n] for n in expected[-2::-1]]
+        np.testing.assert_array_equal([frame.image for _, frame in back], again)
+    (first,) = opened(source, start=start, end=end, static=True).frames()
+    np.testing.assert_array_equal(first.image, whole[expected[0]])
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", numbered(20))
+    with pytest.raises(UserError, match=r"--start 5.0: .*a.mp4 ends before"):
+        list(opened(source, start=5.0).frames())
+    with pytest.raises(UserError, match=r"--end 1.0: must be after --start 2.0"):
+        opened(source, start=2.0, end=1.0)
+    image = tmp_path / "a.png"
+    image.write_bytes(cv2.imencode(".png", numbered(1)[0])[1].tobytes())
+    for options, name in (({"start": 1.0}, "--start 1.0"), ({"end": 1.0}, "--end 1.0")):
+        with pytest.raises(UserError, match=f"{name}: has no effect, .*a.png is an image"):
+            opened(image, **options)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "mpg"])
