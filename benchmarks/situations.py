@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from face_detection.landmarks import CHIN, FOREHEAD, LOWER_FACE, OUTER_LIPS
+from face_detection.landmarks import CHIN, EYES, FOREHEAD, LOWER_FACE, OUTER_LIPS
 
 Frames = list[np.ndarray]  # (h, w, 3) BGR uint8, all of one size
 Points = Sequence[np.ndarray]  # (468, 3) of the face in each frame
 
-EYES = ((33, 133), (362, 263))  # outer and inner corner
 SKIN = (120, 150, 200)  # BGR, of a hand
 
 

@@ -27,6 +27,9 @@ UPPER_LIP_INNER, LOWER_LIP_INNER = 13, 14
 UPPER_LIP_OUTER, LOWER_LIP_OUTER = 0, 17
 MOUTH_CORNERS = [78, 308]
 EYE_CORNERS = [33, 263]  # the outer ones
+EYES = (33, 133), (362, 263)  # outer and inner corner, inner and outer corner
+NOSE_TIP = 4
+OUTER_MOUTH_CORNERS = 61, 291
 OUTER_LIPS = (
     *(61, 185, 40, 39, 37, 0, 267, 269, 270, 409),
     *(291, 375, 321, 405, 314, 17, 84, 181, 91, 146),

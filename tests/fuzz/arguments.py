@@ -80,6 +80,8 @@ INFER_OPTIONS = (
         "--blend mouth",
         "--blend mouth --align tilt --silence still",
         "--silence source",
+        "--enhance=speech.wav",
+        "--enhance=out",
         "--from 0.2 --to 0.6",
         "--start 99",
         "--end 0",

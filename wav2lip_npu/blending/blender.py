@@ -8,20 +8,23 @@ import numpy as np
 from face_detection import Box
 from wav2lip_npu.blending.blend import blend
 from wav2lip_npu.blending.closed_mouth import ClosedMouth
+from wav2lip_npu.blending.enhancer import Enhancer
 from wav2lip_npu.boxes import bounds
 
 
 class Blender:
     """Puts generated faces into frames, and something else where nobody speaks."""
 
-    def __init__(self, how: str, silence: str) -> None:
+    def __init__(self, how: str, silence: str, enhancer: Enhancer | None = None) -> None:
         """Blend in a given way.
 
         Args:
             how: one of ``config.BLENDS``.
             silence: one of ``config.SILENCES``.
+            enhancer: restores the generated mouth.
         """
         self._how = how
+        self._enhancer = enhancer
         self._shuts = silence == "still"
         self._closed_mouth = ClosedMouth()
         self._shot = 0
@@ -49,20 +52,22 @@ class Blender:
             shot: its number; in another one the face may be another one's.
         """
         around = bounds(box, tilt, (image.shape[1], image.shape[0]))
+        if around is None:
+            return image
         if shot != self._shot:
             self._shot, self._closed_mouth = shot, ClosedMouth()
-        if self._shuts and points is not None and around is not None:
-            self._closed_mouth.see(image, around, points)
-        if weight == 1:
-            assert face is not None
-            return blend(self._how, image, face, box, tilt=tilt, points=points)
         silent = image
-        if self._shuts and points is not None and around is not None:
-            silent = self._closed_mouth.shut(image, around, points)
-        if face is None or weight == 0 or around is None:
+        if self._shuts and points is not None:
+            self._closed_mouth.see(image, around, points)
+            if weight < 1:
+                silent = self._closed_mouth.shut(image, around, points)
+        if face is None or weight == 0:
             return silent
         spoken = blend(self._how, image, face, box, tilt=tilt, points=points)
-        x1, y1, x2, y2 = around
-        parts = (one[y1:y2, x1:x2] for one in (spoken, silent))
-        spoken[y1:y2, x1:x2] = cv2.addWeighted(next(parts), weight, next(parts), 1 - weight, 0)
+        if self._enhancer is not None and points is not None:
+            spoken = self._enhancer.enhance(spoken, around, points)
+        if weight < 1:
+            x1, y1, x2, y2 = around
+            one, other = spoken[y1:y2, x1:x2], silent[y1:y2, x1:x2]
+            one[:] = cv2.addWeighted(one, weight, other, 1 - weight, 0)
         return spoken

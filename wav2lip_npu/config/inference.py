@@ -91,6 +91,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         "paste",
         choices=BLENDS,
     )
+    enhance: Path | None = option(
+        "ONNX file of a face restorer (GFPGAN, GPEN, RestoreFormer, CodeFormer), which is applied "
+        "to the generated mouth (default: none)",
+        None,
+    )
     silence: str = option(
         "the mouth where nobody speaks: network: what the generator makes of the sound, as in the "
         "original; source: the video's own; still: shut, by a frame in which it was shut",
@@ -107,6 +112,8 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
             self.require_rectangle("box")
             if self.align != "off":
                 raise UserError(f"--align {self.align}: has no effect with --box")
+            if self.enhance is not None:
+                raise UserError(f"--enhance {self.enhance}: has no effect with --box")
         if self.face_select not in FACE_RULES and not re.fullmatch(
             r"track:[1-9]\d*", self.face_select
         ):

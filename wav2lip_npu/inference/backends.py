@@ -16,6 +16,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.models import Generator
 from wav2lip_npu.models.inputs import generator_faces, to_float
+from wav2lip_npu.onnx_session import open_session
 from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device
 
@@ -115,26 +116,7 @@ class OnnxBackend:
         Raises:
             UserError: ONNX Runtime is not installed, or cannot open it.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError("--backend onnx: pip install onnxruntime") from error
-        if not path.is_file():
-            raise UserError(f"{path}: no such file (generator)")
-        provider = device.onnx_provider
-        if provider[0] not in onnxruntime.get_available_providers():
-            raise UserError(
-                f"--device {device.torch_device}: this ONNX Runtime has no {provider[0]}; install "
-                "the one of this device, or use --device cpu"
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            model = path.read_bytes()  # by way of bytes: it cannot open names in GBK
-            self._session = onnxruntime.InferenceSession(model, options, providers=[provider])
-        except Exception as error:  # it raises a dozen kinds of its own
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{path}: ONNX Runtime cannot open it ({reason})") from error
+        self._session = open_session(path, device, option="--backend onnx", what="generator")
         size = self._session.get_inputs()[0].shape[0]
         self._fixed_size = size if isinstance(size, int) else None  # of export --onnx_batch
         self._place = device.torch_device

@@ -21,7 +21,8 @@ def infer(config: InferConfig) -> None:
         return
     if process_share()[1] > 1:
         raise UserError("infer: torchrun shares the lines of --jobs, and cannot share one video")
-    inputs = (config.face, config.audio, config.final_audio, config.checkpoint_path, config.s3fd)
+    media = (config.face, config.audio, config.final_audio)
+    inputs = (*media, config.checkpoint_path, config.s3fd, config.enhance)
     check_files(config.outfile, [path for path in inputs if path is not None])
     from wav2lip_npu.inference.lip_sync import LipSync  # loads torch, which the jobs' process does
     from wav2lip_npu.inference.one_video import infer_video

@@ -16,6 +16,7 @@ import numpy as np
 import face_detection
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.blending.blender import Blender
+from wav2lip_npu.blending.enhancer import Enhancer
 from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.constants import FACE_SIZE
@@ -79,7 +80,9 @@ class LipSync:
         log.info("device: %s (%s)", self.device.torch_device, self.device.reason)
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
-        needs_points = config.blend == "mouth" or config.silence == "still"
+        file = config.enhance
+        self._enhancer = None if file is None else Enhancer(file, self.device)
+        needs_points = config.blend == "mouth" or config.silence == "still" or self._enhancer
         self._landmarks = FaceLandmarks() if needs_points else None
 
     def __call__(
@@ -213,7 +216,7 @@ class LipSync:
     def _blended(
         self, batches: Generator[_Batch, None, None]
     ) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
-        blender = Blender(self.config.blend, self.config.silence)
+        blender = Blender(self.config.blend, self.config.silence, self._enhancer)
         with closing(batches):
             for frames, generated in batches:
                 faces = iter(generated)
