@@ -119,10 +119,8 @@ def test_another_sound_becomes_the_sound_track(
     for seconds in (0.5, 3.0):
         mix = tmp_path / "mix.wav"
         write_wav(mix, tone(seconds, hertz=880.0))
-        out = run(
-            tmp_path, generator_file, talker, speech, box=box, final_audio=mix,
-            outfile=tmp_path / "b.mp4",
-        )  # fmt: skip
+        words = {"box": box, "final_audio": mix, "outfile": tmp_path / "b.mp4"}
+        out = run(tmp_path, generator_file, talker, speech, **words)
         np.testing.assert_array_equal(pictures(out), pictures(plain))
         heard = load_audio(out)
         assert len(heard) / SAMPLE_RATE == pytest.approx(min(seconds, 1.0), abs=0.1)
