@@ -19,6 +19,7 @@ UPRIGHT = 12.0  # degrees; such a tilt moves its points by some 1.5 % of the fac
 MAX_PASSES = 4  # 45 degrees need three
 FIRST_TILTS = (0.0, 40.0, -40.0)  # degrees, to begin with where nothing is known
 TURN = 15.0  # degrees
+TRUSTED_TILT = 25.0  # degrees; a larger one that follows from a known one may have been wrong
 MAX_MOVEMENT = 0.04  # sides of a box
 
 # Numbers of points.
@@ -98,7 +99,10 @@ class FaceLandmarks:
             tilt: of the head in the frame before; None: not known.
         """
         if tilt is not None:
-            return self._upright(image, box, tilt)
+            points = self._upright(image, box, tilt)
+            is_small = abs(tilt_of(points)) < TRUSTED_TILT
+            if is_small or self._movement(image, box, points) < MAX_MOVEMENT:
+                return points
         found = []
         for start in FIRST_TILTS:
             points = self._upright(image, box, start)

@@ -45,6 +45,8 @@ def to_pixels(
     top, bottom, left, right = pads
     if tilt != 0:
         x1, y1, x2, y2 = (int(value) for value in box)
+        most = max(size)
+        top, bottom, left, right = (min(pad, most) for pad in pads)
         turned = (x1 - left, y1 - top, x2 + right, y2 + bottom)
         return turned if x2 > x1 and y2 > y1 and bounds(turned, tilt, size) else None
     x1, y1, x2, y2 = (int(max(value, 0.0)) for value in box)

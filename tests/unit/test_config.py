@@ -57,6 +57,14 @@ def test_numbers_are_used_or_refused_in_one_line(config: type, name: str) -> Non
     ("options", "reason"),
     [
         (
+            {"silence": "still", "box": (0, 9, 0, 9)},
+            "--silence still: has no effect with --box",
+        ),
+        (
+            {"enhance": PATH, "box": (0, 9, 0, 9)},
+            "--enhance x: has no effect with --box",
+        ),
+        (
             {"align": "tilt", "box": (0, 9, 0, 9)},
             "--align tilt: has no effect with --box",
         ),

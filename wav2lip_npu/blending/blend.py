@@ -40,7 +40,7 @@ def blend(
     if around is None:
         return image
     generated = cv2.resize(face, size)
-    if min(size) < MIN_BLENDED_SIDE:
+    if min(*size, around[2] - around[0], around[3] - around[1]) < MIN_BLENDED_SIDE:
         how = "paste"
     if how == "paste":
         mask = np.ones((size[1], size[0]), np.float32)
@@ -84,6 +84,6 @@ def _cloned(place: np.ndarray, generated: np.ndarray, soft: np.ndarray) -> np.nd
     mask[:, [0, 1, -2, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)
     if min(width, height) < MIN_CLONED_SIDE:
-        return generated
+        return _mixed(place, generated, soft)
     middle = (x + width // 2, y + height // 2)  # where OpenCV puts the middle of the mask
     return cv2.seamlessClone(generated, np.ascontiguousarray(place), mask, middle, cv2.NORMAL_CLONE)

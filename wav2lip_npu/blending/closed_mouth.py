@@ -45,7 +45,7 @@ class ClosedMouth:
         self._seen: list[_Seen] = []
 
     def see(self, image: np.ndarray, box: Box, points: np.ndarray) -> None:
-        """Remember a face whose mouth is shut, or as far as it is not known to shut more.
+        """Remember a face whose mouth is shut, if it is not known better.
 
         Args:
             image: (h, w, 3) BGR uint8.
@@ -53,7 +53,7 @@ class ClosedMouth:
             points: (468, 3) of the face in the frame, see ``FaceLandmarks``.
         """
         opening = float(mouth_shape(points)[0])
-        if self._seen and opening > max(OPEN, self._seen[0].opening):
+        if opening > OPEN:
             return
         same = [one for one in self._seen if _fit(one.points, points)[1] < SAME_SIDE]
         if any(one.opening <= opening for one in same):
@@ -87,9 +87,11 @@ class ClosedMouth:
             return image
         matrix, _, best = min(fits, key=lambda fit: fit[1] + fit[2].opening)
         shut = cv2.warpAffine(best.patch, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-        mask = mouth_mask(place, size) * min(1.0, (opening - SHUT) / (OPEN - SHUT))
+        mask = mouth_mask(place, size)
         own = image[y1:y2, x1:x2]
-        mixed = own + mask[..., None] * (match_colours(shut, own, mask) - own)
+        matched = match_colours(shut, own, mask)
+        mask *= min(1.0, (opening - SHUT) / (OPEN - SHUT))
+        mixed = own + mask[..., None] * (matched - own)
         image[y1:y2, x1:x2] = np.rint(mixed).clip(0, 255).astype(np.uint8)
         return image
 

@@ -18,6 +18,7 @@ from wav2lip_npu.blending.masks import mouth_mask
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.onnx_session import open_session
 from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.failures import reason
 
 # Eyes, tip of the nose and corners of the mouth in shares of the picture, as in FFHQ.
 TEMPLATE = np.array(
@@ -43,7 +44,8 @@ class Enhancer:
         pictures = [item for item in inputs.values() if len(item.shape) == 4]
         others = [item for item in inputs.values() if item not in pictures]
         shape = pictures[0].shape if len(pictures) == 1 else []
-        known = shape[1:2] == [3] and shape[2:3] == shape[3:4]
+        sides = [side if isinstance(side, int) else USUAL_SIDE for side in shape[2:]]
+        known = shape[1:2] == [3] and len({*sides}) == 1
         if not known or any(item.type not in KINDS for item in inputs.values()) or len(others) > 1:
             found = ", ".join(f"{item.name} {item.shape}" for item in inputs.values())
             raise UserError(
@@ -51,8 +53,11 @@ class Enhancer:
                 "(1, 3, N, N), and perhaps a weight"
             )
         self._picture = pictures[0]
-        self._side = shape[2] if isinstance(shape[2], int) else USUAL_SIDE
-        self._weights = {item.name: np.array([FIDELITY], KINDS[item.type]) for item in others}
+        self._side = sides[0]
+        self._weights = {}
+        for item in others:
+            given = [side if isinstance(side, int) else 1 for side in item.shape]
+            self._weights[item.name] = np.full(given, FIDELITY, KINDS[item.type])
 
     def enhance(self, image: np.ndarray, box: Box, points: np.ndarray) -> np.ndarray:
         """A copy of a frame with the lower face restored, within jaw, cheeks and nose.
@@ -92,7 +97,10 @@ class Enhancer:
         """The network's picture of a face, both (side, side, 3) BGR uint8."""
         planes = aligned[:, :, ::-1].transpose(2, 0, 1)[None] / 127.5 - 1
         given = {self._picture.name: planes.astype(KINDS[self._picture.type]), **self._weights}
-        result = np.asarray(self._session.run(None, given)[0], np.float32)
+        try:
+            result = np.asarray(self._session.run(None, given)[0], np.float32)
+        except Exception as error:  # ONNX Runtime raises a dozen kinds of its own
+            raise UserError(f"--enhance {self._path}: fails ({reason(error)})") from error
         if result.shape != planes.shape:
             raise UserError(
                 f"--enhance {self._path}: gives {result.shape} for {planes.shape}; that is no face "

@@ -30,6 +30,7 @@ PRESETS = (
     *("medium", "slow", "slower", "veryslow"),
 )
 EXPORTED_WEIGHTS = ("auto", "ema", "raw")
+MAX_SECONDS = 1e6  # of a video: eleven days
 MAX_FPS = 240  # of the videos that infer makes of still images
 
 
@@ -114,6 +115,8 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
                 raise UserError(f"--align {self.align}: has no effect with --box")
             if self.enhance is not None:
                 raise UserError(f"--enhance {self.enhance}: has no effect with --box")
+            if self.silence == "still":
+                raise UserError("--silence still: has no effect with --box")
         if self.face_select not in FACE_RULES and not re.fullmatch(
             r"track:[1-9]\d*", self.face_select
         ):
@@ -178,9 +181,14 @@ class InferConfig(LipSyncConfig):
         self.require_at_least(1, "resize_factor")
         if not 1 <= self.fps <= MAX_FPS:
             raise UserError(f"--fps {self.fps}: must be from 1 to {MAX_FPS}")
-        self.require_at_least(0, "start")
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= MAX_SECONDS:
+                raise UserError(f"--{name} {value}: must be from 0 to {MAX_SECONDS:.0f}")
         if self.end is not None and self.end <= self.start:
             raise UserError(f"--end {self.end}: must be after --start {self.start}")
+        if self.end is not None and self.static:
+            raise UserError(f"--end {self.end}: has no effect with --static")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
         self.require_rectangle("crop")

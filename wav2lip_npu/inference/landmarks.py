@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
 from face_detection.landmarks import FaceLandmarks, tilt_of
-from wav2lip_npu.boxes import iou
+from wav2lip_npu.boxes import bounds
 from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame
+from wav2lip_npu.tracking.upright import fits
 
-MIN_OVERLAP = 0.4  # of points and box, by their IoU; faces tilted by up to 45 degrees have 0.6
 
-
-def find_points(frames: Iterator[LocatedFrame], network: FaceLandmarks) -> Iterator[LocatedFrame]:
+def find_points(
+    frames: Generator[LocatedFrame, None, None], network: FaceLandmarks
+) -> Generator[LocatedFrame, None, None]:
     """Frames with the points of their face, as far as a face was found and has any.
 
     A frame that comes again, as a still image does, is looked at once.
     """
     before = LocatedFrame(frame=NO_FRAME, box=None)
-    for located in frames:
-        if located.points is None:  # else they were found when it was aligned
-            points = before.points if _same(located, before) else _points(located, before, network)
-            located = replace(located, points=points)
-        yield located
-        before = located
+    with closing(frames):
+        for located in frames:
+            if located.points is None:  # else they were found when it was aligned
+                same = _same(located, before)
+                points = before.points if same else _points(located, before, network)
+                located = replace(located, points=points)
+            yield located
+            before = located
 
 
 def _same(one: LocatedFrame, other: LocatedFrame) -> bool:
@@ -36,11 +40,13 @@ def _same(one: LocatedFrame, other: LocatedFrame) -> bool:
 def _points(
     located: LocatedFrame, before: LocatedFrame, network: FaceLandmarks
 ) -> np.ndarray | None:
-    box = located.bounds
-    if located.box is None or box is None or not located.has_face:
+    image, box = located.frame.image, located.face_box
+    if box is None:
         return None
-    tilt = None if before.points is None else tilt_of(before.points)
-    points = network.detect_tilted(located.frame.image, located.box, tilt)
-    around = np.concatenate([points[:, :2].min(axis=0), points[:, :2].max(axis=0)])
-    overlap = iou(around[None], np.array([box], np.float32))[0, 0]
-    return points if overlap >= MIN_OVERLAP else None
+    tilt = located.tilt or None
+    if tilt is None and before.points is not None and before.shot == located.shot:
+        tilt = tilt_of(before.points)
+    points = network.detect_tilted(image, box.tolist(), tilt)
+    x1, y1, x2, y2 = (int(side) for side in box)
+    around = bounds((x1, y1, x2, y2), located.tilt, (image.shape[1], image.shape[0]))
+    return points if around is not None and fits(points, np.array(around)) else None

@@ -81,9 +81,9 @@ class LipSync:
         self._generator = open_generator(config.checkpoint_path, config.backend, self.device)
         self._detector: face_detection.Detector | None = None
         file = config.enhance
-        self._enhancer = None if file is None else Enhancer(file, self.device)
-        needs_points = config.blend == "mouth" or config.silence == "still" or self._enhancer
-        self._landmarks = FaceLandmarks() if needs_points else None
+        self._enhancer = None if file is None else Enhancer(Path(file), self.device)
+        blends_by_points = config.blend == "mouth" or config.silence == "still"
+        self._needs_points = blends_by_points or file is not None
 
     def __call__(
         self,
@@ -122,7 +122,7 @@ class LipSync:
         frames: Iterator[Frame],
         missing_faces: MissingFacePolicy,
         cache: DetectionCache | None = None,
-    ) -> Iterator[LocatedFrame]:
+    ) -> Generator[LocatedFrame, None, None]:
         """Frames and where their face is, see ``locate.locate``."""
         detector = self.detector if self.config.box[0] == -1 else None
         return self._locate(frames, detector, missing_faces, cache)
@@ -133,7 +133,7 @@ class LipSync:
         detector: face_detection.Detector | None,
         missing_faces: MissingFacePolicy,
         cache: DetectionCache | None,
-    ) -> Iterator[LocatedFrame]:
+    ) -> Generator[LocatedFrame, None, None]:
         with closing(prefetch(frames, QUEUED_FRAMES)) as ahead:
             yield from locate(ahead, self.config, detector, missing_faces, cache)
 
@@ -152,7 +152,7 @@ class LipSync:
 
     def generate(
         self,
-        located: Iterator[LocatedFrame],
+        located: Generator[LocatedFrame, None, None],
         sound: Iterable[np.ndarray],
         fps: Fraction | float,
         missing_faces: MissingFacePolicy,
@@ -173,8 +173,8 @@ class LipSync:
         Raises:
             UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
-        if self._landmarks is not None and self.config.box[0] == -1:
-            located = find_points(located, self._landmarks)
+        if self._needs_points and self.config.box[0] == -1:
+            located = find_points(located, FaceLandmarks())
         pairs = _pairs(located, self._heard(sound, float(fps), sound_name))
         # A batch is generated while the one before it is blended.
         batches = prefetch(self._generated(pairs), 1)

@@ -38,6 +38,7 @@ class LocatedFrame:
     box: Box | None
     tilt: float = 0.0  # by which the box is turned, see ``boxes``
     has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
+    face_box: np.ndarray | None = None  # (4,) as detected, without margins
     points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for, or none
     shot: int = 0  # its number
 
@@ -158,6 +159,7 @@ def locate(
             box=box,
             tilt=face.tilt,
             has_face=face.box is not None,
+            face_box=face.box,
             points=face.points,
             shot=shot,
         )

@@ -21,6 +21,8 @@ from wav2lip_npu.media.audio import SoundFile, open_sound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
+SHORT_SECONDS = 0.2  # by which a sound track may be short without a warning
+
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
     source = FaceSource(config)
     with open_sound(config.audio) as voice, _final_sound(config, voice) as sound:
         lip_sync = load_networks()
+        _warn_of_short_sound(voice, sound)
         missing_faces = MissingFacePolicy(policy=config.no_face, fps=source.fps)
         cache = _open_cache(lip_sync, source, config)
         located = lip_sync.locate(source.frames(), missing_faces, cache)
@@ -72,6 +75,15 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
 def _final_sound(config: InferConfig, voice: SoundFile) -> AbstractContextManager[SoundFile]:
     """What becomes the sound track: the voice itself, or another file's sound."""
     return nullcontext(voice) if config.final_audio is None else open_sound(config.final_audio)
+
+
+def _warn_of_short_sound(voice: SoundFile, sound: SoundFile) -> None:
+    given, wanted = sound.announced_seconds, voice.announced_seconds
+    if given is not None and wanted is not None and given < wanted - SHORT_SECONDS:
+        log.warning(
+            "--final_audio %s: has %.2f s, and --audio %.2f s; what is left is silent",
+            sound.path, given, wanted,
+        )  # fmt: skip
 
 
 def _write(
@@ -115,7 +127,7 @@ def _cut(config: InferConfig) -> tuple[float, ...]:
 
 def _until_the_sound_ends(
     first_pass: Iterator[LocatedFrame], source: FaceSource, loop: str
-) -> Iterator[LocatedFrame]:
+) -> Generator[LocatedFrame, None, None]:
     """Frames without end, unless ``loop`` is "cut"; those that come again keep their boxes."""
     places = []  # without the images
     for located in first_pass:

@@ -13,7 +13,8 @@ SPEECH = 0.5  # probability from which a window of sound counts as speech
 # Speech within these times of a frame counts for it: a mouth opens before it is heard, and pauses
 # between words, up to the sum of both, do not shut it. Later sound is not known yet.
 SECONDS_AFTER, SECONDS_BEFORE = 0.12, 0.2
-FADE_FRAMES = 3  # between a mouth that follows the sound and one that does not
+FADE_SECONDS = 0.12  # between a mouth that follows the sound and one that does not
+BLOCK_SAMPLES = 16_000  # that are listened to at a time
 
 
 class SpeechWeights:
@@ -33,19 +34,24 @@ class SpeechWeights:
     def listen(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same blocks of mono samples at 16 kHz, which are listened to as they go by."""
         for block in blocks:
-            self._activity.add(block)
-            yield block
+            for start in range(0, len(block), BLOCK_SAMPLES):
+                part = block[start : start + BLOCK_SAMPLES]
+                self._activity.add(part)
+                yield part
 
     def next(self) -> float:
         """The weight of the next frame, when the 0.2 s of sound from its time on have gone by."""
-        step = 1 / (FADE_FRAMES + 1)
-        change = step if self._speaks() else -step
-        self._weight = min(1.0, max(0.0, self._weight + change))
+        time = self._frames / self._fps
         self._frames += 1
+        if self._speaks(time, time + min(1 / self._fps, SECONDS_BEFORE)):
+            self._weight = 1.0  # a fade that has not ended does not clip it
+        else:
+            step = 1 / (FADE_SECONDS * self._fps + 1)
+            near = self._speaks(time - SECONDS_AFTER, time + SECONDS_BEFORE)
+            self._weight = min(1.0, max(0.0, self._weight + (step if near else -step)))
         return self._weight
 
-    def _speaks(self) -> bool:
-        time, windows = self._frames / self._fps, SAMPLE_RATE / WINDOW_SAMPLES
-        first = max(0, int((time - SECONDS_AFTER) * windows))
-        stop = int((time + SECONDS_BEFORE) * windows)  # whole windows only
-        return any(p >= SPEECH for p in self._activity.probabilities[first:stop])
+    def _speaks(self, start: float, stop: float) -> bool:
+        """Whether there is speech between two times, in windows that end before the second one."""
+        first, end = (int(max(0.0, time) * SAMPLE_RATE / WINDOW_SAMPLES) for time in (start, stop))
+        return self._activity.has(SPEECH, first, end)

@@ -50,6 +50,11 @@ class FaceSource:
         self._start = config.start
         self._first = round(config.start * self.fps)  # numbers of frames
         self._stop = None if config.end is None else round(config.end * self.fps)
+        if self._stop is not None and self._stop <= self._first:
+            raise UserError(
+                f"--end {config.end}: less than a frame after --start {config.start}, at "
+                f"{float(self.fps):.5g} frames a second"
+            )
         self._resize_factor = config.resize_factor
         self._rotate = config.rotate
         self._crop = config.crop

@@ -6,6 +6,8 @@ not used, as importing it sets the number of torch's threads for the whole proce
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 from wav2lip_npu.weight_files import read_content
 
 WEIGHTS = Path(__file__).with_name("silero_vad_16k.safetensors")
+KEPT_WINDOWS = 1000  # 32 s
 WINDOW_SAMPLES = 512  # 32 ms, of which it tells the probability of speech
 CONTEXT_SAMPLES = 64  # before the window, which it is shown too
 PADDING = 64  # samples, mirrored after the window
@@ -72,15 +75,27 @@ class VoiceActivity:
         self._network.load_state_dict(read_content(WEIGHTS)["state_dict"])
         self._state: State | None = None
         self._waiting = np.zeros(CONTEXT_SAMPLES, np.float32)  # the context, and what came since
-        self.probabilities: list[float] = []  # of each whole window so far
+        self._heard = 0  # windows
+        self.probabilities: deque[float] = deque(maxlen=KEPT_WINDOWS)  # of the latest ones
 
     @torch.inference_mode()
     def add(self, block: np.ndarray) -> None:
         """Listen to the next (n,) mono samples at 16 kHz in [-1, 1]."""
-        waiting = np.concatenate([self._waiting, block.astype(np.float32)])
+        numbers = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+        waiting = np.concatenate([self._waiting, numbers.astype(np.float32)])
         while len(waiting) >= CONTEXT_SAMPLES + WINDOW_SAMPLES:
             window = torch.from_numpy(waiting[None, : CONTEXT_SAMPLES + WINDOW_SAMPLES])
             found, self._state = self._network(window, self._state)
             self.probabilities.append(float(found))
+            self._heard += 1
             waiting = waiting[WINDOW_SAMPLES:]
-        self._waiting = waiting
+        self._waiting = waiting.copy()  # not a view of all of it
+
+    def has(self, probability: float, first: int, stop: int) -> bool:
+        """Whether a window from number ``first`` to before ``stop`` has at least this probability.
+
+        Windows that were not heard yet, and those of more than 30 s ago, have none.
+        """
+        before = self._heard - len(self.probabilities)  # that are forgotten
+        found = islice(self.probabilities, max(0, first - before), max(0, stop - before))
+        return any(one >= probability for one in found)

@@ -117,8 +117,13 @@ def _forward(boxes: Iterator[PixelBox[Item]]) -> Iterator[PixelBox[Item]]:
 
 
 def _mean(face: FaceBox[Item], pairs: list[PixelBox[Item]]) -> PixelBox[Item]:
-    """The mean of all boxes, and of their tilts, as those of a face."""
-    known = [(one.tilt, box) for one, box in pairs if box is not None]
+    """The mean of all boxes, and of their tilts, as those of a face.
+
+    Boxes that were turned with the face, and those that were not, are different ones.
+    """
+    turned = face.points is not None
+    same = [(one, box) for one, box in pairs if (one.points is not None) == turned]
+    known = [(one.tilt, box) for one, box in same if box is not None]
     x1, y1, x2, y2 = np.mean([box for _, box in known], axis=0)
     tilt = float(np.mean([tilt for tilt, _ in known]))
     return replace(face, tilt=tilt), (int(x1), int(y1), int(x2), int(y2))

@@ -8,17 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from face_detection.landmarks import FaceLandmarks, tilt_of
-from wav2lip_npu.boxes import ends, turn_by
+from wav2lip_npu.boxes import ends, iou, turn_by
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.smoothing import FaceBox
 
+MIN_OVERLAP = 0.4  # of points and box, by their IoU; faces tilted by up to 45 degrees have 0.6
 MAX_TILT = 75.0  # degrees; the points of faces that are tilted more are not to be trusted
 
 
 def align(faces: Iterator[FaceBox[Frame]]) -> Iterator[FaceBox[Frame]]:
     """The boxes of one face turned upright with it, with their tilts and the face's points.
 
-    A face that is tilted by more than 75 degrees keeps its box.
+    A face that is tilted by more than 75 degrees, or has no points, keeps its box.
 
     Args:
         faces: in order of time, with the boxes that the detector gave, or interpolated.
@@ -31,12 +32,18 @@ def align(faces: Iterator[FaceBox[Frame]]) -> Iterator[FaceBox[Frame]]:
         if face.box is not None:
             points = network.detect_tilted(face.item.image, face.box.tolist(), tilt)
             tilt = tilt_of(points)
-            if abs(tilt) <= MAX_TILT:
+            if abs(tilt) <= MAX_TILT and fits(points, face.box):
                 box = upright_box(face.box, points)
                 face = replace(face, box=box, tilt=tilt, points=points)
             else:
                 tilt = None
         yield face
+
+
+def fits(points: np.ndarray, box: np.ndarray) -> bool:
+    """Whether the points of a face (468, 2 or 3) lie where its upright box (4,) is."""
+    around = ends(points[:, :2]).reshape(1, 4)
+    return float(iou(around, np.asarray(box, np.float32)[None])[0, 0]) >= MIN_OVERLAP
 
 
 def upright_box(box: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ Look = Callable[[np.ndarray], np.ndarray]
 @pytest.fixture(scope="module")
 def speaker() -> tuple[list[np.ndarray], Box]:
     """A portrait whose mouth is shut, then wide open, then half open; and a box around its face."""
-    portrait = load_portraits()[0]
+    portrait = load_portraits()[1]
     mouth = np.zeros((40, 2))
     mouth[10:25, 0], mouth[25:, 0] = 1.0, 0.5
     frames = list(render(portrait, mouth, seed=1, fps=25))

@@ -70,20 +70,24 @@ def test_a_still_image_is_looked_at_once(face: np.ndarray) -> None:
             return super().detect_tilted(*args)
 
     box = (80, 60, 180, 190)
-    still = LocatedFrame(frame=Frame(time=0.0, image=face), box=box)
+    still = LocatedFrame(frame=Frame(time=0.0, image=face), box=box, face_box=np.array(box))
     other = replace(still, frame=Frame(time=0.1, image=face.copy()))
     moved = replace(other, box=(82, 60, 182, 190))
-    missing = replace(moved, has_face=False)  # a box that is held
+    missing = replace(moved, has_face=False, face_box=None)  # a box that is held
     network = Counting()
     frames = [still, still, still, other, other, moved, missing, still]
-    found = [one.points for one in find_points(iter(frames), network)]
+    found = [one.points for one in find_points((one for one in frames), network)]
     assert network.looks == 4
     assert found[6] is None
     np.testing.assert_array_equal(found[0], found[2])
     assert np.abs(found[5] - found[0]).mean() < 2
     # A box beside the face has no points: the network's are not where the box is.
-    wide = replace(still, box=(0, 0, 256, 60))
-    assert next(find_points(iter([wide]), network)).points is None
+    wide = replace(still, face_box=np.array([0.0, 0, 256, 60]))
+    assert next(find_points((one for one in [wide]), network)).points is None
+    # Margins, as of --pads, change nothing.
+    padded = replace(still, box=(40, 20, 220, 250))
+    again = next(find_points((one for one in [padded]), network))
+    np.testing.assert_array_equal(again.points, found[0])
 
 
 def test_the_example_of_the_docs(

@@ -33,9 +33,22 @@ def test_speech_is_not_clipped_and_pauses_are_silent(fps: float) -> None:
     silent = (seconds < 0.7) | ((seconds > 2.5) & (seconds < 2.9)) | (seconds > 4.7)
     assert silent.sum() > 1.5 * fps
     assert not weights[silent].any()
-    # From one to the other in three frames.
-    assert set(np.unique(weights)) == {0, 0.25, 0.5, 0.75, 1}
-    assert np.abs(np.diff(weights)).max() == 0.25
+    # From one to the other in 0.12 s: three frames at 25 a second.
+    assert np.abs(np.diff(weights)).max() <= 1 / (0.12 * fps + 1) + 1e-9
+    if fps == 25:
+        assert set(np.unique(weights)) == {0, 0.25, 0.5, 0.75, 1}
+
+
+@pytest.mark.parametrize("fps", [5.0, 12.0, 25.0])
+def test_speech_is_whole_from_its_first_frame_on(fps: float) -> None:
+    """Also where the sound begins with it, and where frames are longer than a fade."""
+    for before in (0.0, 1.0):
+        sound = np.concatenate([np.zeros(round(16_000 * before)), VOICE])
+        weights = weights_of(sound, fps)
+        seconds = np.arange(len(weights)) / fps
+        voiced = (seconds >= before + 0.02) & (seconds < before + 1.1)
+        assert (weights[voiced] == 1).all()
+        assert not weights[seconds < before - 0.3].any()
 
 
 def test_pauses_between_words_do_not_shut_the_mouth() -> None:

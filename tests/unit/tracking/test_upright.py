@@ -110,3 +110,33 @@ def test_tilts_are_averaged_with_the_boxes(method: str, expected: float) -> None
     assert first[0].tilt == expected
     assert first[0].item == 0
     assert first[1] == (int(expected / 10), 0, 9, 9)
+
+
+def test_turned_boxes_are_not_averaged_with_others() -> None:
+    """Heads are turned upright up to a tilt; beyond it boxes stay as they are."""
+    points = np.zeros((468, 3))
+    tilts = [74.0, 74, 74, 0, 0, 0]
+    given = [
+        (
+            FaceBox(
+                item=n, starts_shot=False, detected=True, box=np.zeros(4), tilt=tilt,
+                points=points if tilt else None,
+            ),
+            (n, 0, 9, 9),
+        )
+        for n, tilt in enumerate(tilts)
+    ]  # fmt: skip
+    for method in ("centred", "original"):
+        assert [face.tilt for face, _ in smooth_boxes(iter(given), method)] == tilts
+
+
+def test_a_known_tilt_that_is_wrong_is_found_out(face: np.ndarray) -> None:
+    """As after a cut that was not noticed, to a head that is tilted the other way."""
+    wide = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    picture, _ = turned(wide, -40)
+    box = open_detector("centerface").detect([picture])[0][0, :4].tolist()
+    network = FaceLandmarks()
+    expected = network.detect_tilted(picture, box)
+    found = network.detect_tilted(picture, box, 40.0)
+    height = np.linalg.norm(expected[FOREHEAD] - expected[CHIN])
+    assert np.linalg.norm(found - expected, axis=1).mean() < 0.04 * height
