@@ -86,16 +86,17 @@ class Task(ABC):
         """Add a batch's gradients to those there are; the networks are in training mode."""
 
     def faces(self, batch: Batch, name: str) -> torch.Tensor:
-        """Faces of a batch as numbers, augmented as the options say.
+        """Faces of a batch, or of its first samples, as numbers, augmented as the options say.
 
         Returns:
             (B, T, 3, h, w) in [0, 1].
         """
         faces = inputs.to_float(batch[name])
+        count = len(faces)
         if self.config.augment_flip and "mirrored" in batch:
-            faces = mirror(faces, batch["mirrored"])
+            faces = mirror(faces, batch["mirrored"][:count])
         if self.config.augment_colour and "colour" in batch:
-            faces = recolour(faces, batch["colour"], self.config.augment_colour)
+            faces = recolour(faces, batch["colour"][:count], self.config.augment_colour)
         return faces
 
     @abstractmethod
