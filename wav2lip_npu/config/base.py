@@ -158,6 +158,25 @@ class NetworkOptions(DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropOptions(Options):
+    """What of a frame a generator is shown."""
+
+    pads: tuple[int, int, int, int] = option(
+        "pixels added to the face box: top bottom left right; include the chin", (0, 10, 0, 0)
+    )
+    align: str = option(
+        "tilt: turn tilted heads upright for the generator, by landmarks, and back after it",
+        "off",
+        choices=ALIGNMENTS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.pads) < 0:
+            raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectorOptions(DeviceOptions):
     """Options of commands that detect faces."""
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config.base import (
-    ALIGNMENTS,
     PRECISIONS,
+    CropOptions,
     DetectorOptions,
     NetworkOptions,
     Options,
     card_indices,
     option,
-    spelled,
 )
 from wav2lip_npu.errors import UserError
 
@@ -35,7 +34,7 @@ MAX_FPS = 240  # of the videos that infer makes of still images
 
 
 @dataclass(frozen=True, kw_only=True)
-class LipSyncConfig(DetectorOptions, NetworkOptions):
+class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     """What a ``LipSync`` needs to know, apart from its video and audio."""
 
     detector_batch_option = "--face_det_batch_size"
@@ -65,9 +64,6 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         "pass",
         choices=NO_FACE_POLICIES,
     )
-    pads: tuple[int, int, int, int] = option(
-        "pixels added to the face box: top bottom left right; include the chin", (0, 10, 0, 0)
-    )
     box: tuple[int, int, int, int] = option(
         "face box for all frames, instead of detection: top bottom left right; -1: detect",
         (-1, -1, -1, -1),
@@ -79,11 +75,6 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
         choices=SMOOTHINGS,
     )
     nosmooth: bool = option("the same as --smooth none", False)
-    align: str = option(
-        "tilt: turn tilted heads upright for the generator, by landmarks, and back after it",
-        "off",
-        choices=ALIGNMENTS,
-    )
     blend: str = option(
         "how the generated face is put into the frame: paste, as in the original; feather: only "
         "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning; "
@@ -107,8 +98,6 @@ class LipSyncConfig(DetectorOptions, NetworkOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
-        if min(self.pads) < 0:
-            raise UserError(f"--pads {spelled(self.pads)}: must not be negative")
         if set(self.box) != {-1}:
             self.require_rectangle("box")
             if self.align != "off":

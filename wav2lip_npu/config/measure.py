@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wav2lip_npu.config.base import (
     PRECISIONS,
+    CropOptions,
     DetectorOptions,
     NetworkOptions,
     Options,
@@ -140,7 +141,7 @@ class PlotConfig(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DetectorOptions, NetworkOptions):
+class EvaluateConfig(DetectorOptions, NetworkOptions, CropOptions):
     """Measure lip-synced videos: sync, quality of the face, movement of the mouth."""
 
     videos: Path | None = option(

@@ -37,6 +37,8 @@ def generate(
         "detector": config.detector,
         "detect_every": config.detect_every,
         "precision": config.precision,
+        "pads": [*config.pads],
+        "align": config.align,
     }
     states: dict[str, object] = {}
     faults: dict[str, str] = {}
@@ -80,6 +82,8 @@ def _infer_options(job: Job, config: EvaluateConfig) -> InferConfig:
         detector=config.detector,
         s3fd=config.s3fd,
         detect_every=config.detect_every,
+        pads=config.pads,
+        align=config.align,
         face_det_batch_size=config.batch_size,
         wav2lip_batch_size=config.wav2lip_batch_size,
     )
