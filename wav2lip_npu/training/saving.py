@@ -120,4 +120,7 @@ class CheckpointFiles:
 
 
 def _serializable(value: Any) -> Any:
+    """A value of plain types, which checkpoints may hold beside the weights."""
+    if isinstance(value, tuple):
+        return [_serializable(one) for one in value]
     return str(value) if isinstance(value, Path) else value

@@ -81,12 +81,18 @@ def test_views_need_no_flip_to_be_drawn(
 def test_the_weight_rises_by_steps_and_is_resumed(
     clips: Path, tmp_path: Path, two_experts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"sync_weight": 0.08, "sync_weight_steps": 4, "eval_interval": 2, "log_interval": 1}
+    options = {
+        "sync_weight": 0.08, "sync_weight_steps": 4, "eval_interval": 2, "log_interval": 1,
+        "more_experts": (two_experts[1],),
+    }  # fmt: skip
     config = generator_config(clips, tmp_path / "g", two_experts[0], max_steps=5, **options)
     run = trainer(config)
     monkeypatch.setattr(run.task, "gate_threshold", 1e9)
     run.run()
     assert (run.task.sync_steps, run.task.sync_weight) == (3, pytest.approx(0.06))
+    saved = checkpoint.newest(tmp_path / "g")
+    written = checkpoint.read(saved, run.task.generator).extra["config"]
+    assert written["more_experts"] == [str(two_experts[1])]
     again = trainer(generator_config(
         clips, tmp_path / "g", two_experts[0], max_steps=9, **options
     ))  # fmt: skip
