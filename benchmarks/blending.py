@@ -6,7 +6,7 @@ Run from the project's root: ``python -m benchmarks.blending --help``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -87,12 +87,12 @@ def read_videos(folder: Path, count: int) -> Iterator[tuple[str, Frames]]:
 
 
 def find_faces(lip_sync: LipSync, frames: Frames) -> list[np.ndarray]:
-    """The points of the largest face in each frame; where none is found, those of before."""
-    network, points, tilt = FaceLandmarks(), [], None
+    """The points of the largest face in each frame that has one."""
+    network, points = FaceLandmarks(), []
     for image, found in zip(frames, lip_sync.detector.detect(frames), strict=True):
         if len(found):
             box = max(found, key=lambda one: (one[2] - one[0]) * (one[3] - one[1]))
-            points.append(network.detect_tilted(image, box, tilt))
+            points.append(network.detect_tilted(image, box))
     return points
 
 
@@ -104,6 +104,16 @@ def sheet_row(pictures: Sequence[np.ndarray], shape: np.ndarray) -> np.ndarray:
     return np.hstack([cv2.warpAffine(one, matrix, (SHOWN, SHOWN)) for one in pictures])
 
 
+def cases(options: argparse.Namespace, lip_sync: LipSync) -> Iterator[tuple[str, Frames]]:
+    """The videos, and one of them in each situation."""
+    for name, frames in read_videos(options.videos, options.frames):
+        yield name, frames
+        if name == options.situations_of:
+            points = find_faces(lip_sync, frames)
+            for title, change in SITUATIONS.items():
+                yield title, change(frames, points)
+
+
 def run(options: argparse.Namespace) -> None:
     """Measure each way of blending on each video, and in each situation."""
     sound = load_audio(options.audio)
@@ -112,18 +122,10 @@ def run(options: argparse.Namespace) -> None:
         for how in options.blends
     }
     first = lip_syncs[options.blends[0]]
-    cases: list[tuple[str, Callable[[], Frames]]] = []
-    for name, frames in read_videos(options.videos, options.frames):
-        cases.append((name, lambda frames=frames: frames))  # type: ignore[misc]
-        if name == options.situations_of:
-            points = find_faces(first, frames)
-            for title, change in SITUATIONS.items():
-                cases.append((title, lambda c=change, f=frames, p=points: c(f, p)))  # type: ignore[misc]
     options.outdir.mkdir(parents=True, exist_ok=True)
     rows, sheets = [], []
     totals: dict[str, list[Figures]] = {how: [] for how in options.blends}
-    for name, make in cases:
-        frames = make()
+    for name, frames in cases(options, first):
         points = find_faces(first, frames)
         if len(points) != len(frames):
             print(f"{name}: a face in {len(points)} of {len(frames)} frames; left out")

@@ -7,7 +7,7 @@ import numpy as np
 
 from face_detection import Box
 from wav2lip_npu.blending.colours import match_colours
-from wav2lip_npu.blending.masks import box_mask, mouth_mask
+from wav2lip_npu.blending.masks import box_mask, mix, mouth_mask
 from wav2lip_npu.boxes import bounds, from_crop, to_crop
 
 MIN_BLENDED_SIDE = 8  # pixels; a box with a shorter side is pasted in any case
@@ -52,11 +52,11 @@ def blend(
         generated, mask = _turned(generated, mask, box, tilt, around)
     place = image[around[1] : around[3], around[0] : around[2]]
     if how == "paste":
-        place[:] = generated if tilt == 0 else _mixed(place, generated, mask)
+        place[:] = generated if tilt == 0 else mix(place, generated, mask)
     elif how == "poisson":
         place[:] = _cloned(place, generated, mask)
     else:
-        place[:] = _mixed(place, match_colours(generated, place, mask), mask)
+        place[:] = mix(place, match_colours(generated, place, mask), mask)
     return image
 
 
@@ -71,12 +71,6 @@ def _turned(
     return face, cv2.warpAffine(mask, matrix, size)
 
 
-def _mixed(place: np.ndarray, generated: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The generated face through a soft mask."""
-    own = place.astype(np.float32)
-    return np.rint(own + mask[..., None] * (generated - own)).clip(0, 255).astype(np.uint8)
-
-
 def _cloned(place: np.ndarray, generated: np.ndarray, soft: np.ndarray) -> np.ndarray:
     """The gradients of the generated lower face in the colours around it: Poisson blending."""
     mask = (soft > 0.02).astype(np.uint8) * 255
@@ -84,6 +78,6 @@ def _cloned(place: np.ndarray, generated: np.ndarray, soft: np.ndarray) -> np.nd
     mask[:, [0, 1, -2, -1]] = 0
     x, y, width, height = cv2.boundingRect(mask)
     if min(width, height) < MIN_CLONED_SIDE:
-        return _mixed(place, generated, soft)
+        return mix(place, generated, soft)
     middle = (x + width // 2, y + height // 2)  # where OpenCV puts the middle of the mask
     return cv2.seamlessClone(generated, np.ascontiguousarray(place), mask, middle, cv2.NORMAL_CLONE)

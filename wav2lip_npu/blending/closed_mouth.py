@@ -17,7 +17,7 @@ from face_detection.landmarks import (
     mouth_shape,
 )
 from wav2lip_npu.blending.colours import match_colours
-from wav2lip_npu.blending.masks import mouth_mask
+from wav2lip_npu.blending.masks import mix, mouth_mask
 
 SHUT, OPEN = 0.010, 0.018  # openings in heights of the face; between them both pictures are mixed
 REMEMBERED = 8  # faces, each seen from another side
@@ -66,7 +66,7 @@ class ClosedMouth:
         self._seen = sorted([new, *others], key=lambda one: one.opening)[:REMEMBERED]
 
     def shut(self, image: np.ndarray, box: Box, points: np.ndarray) -> np.ndarray:
-        """A copy of a frame in which the mouth is shut, as far as it was ever seen shut.
+        """The frame with the mouth shut, as far as it was ever seen shut; a copy if it changes.
 
         A remembered face that was seen from about the same side is put over this one by the affine
         map that fits all points but the lips'; within jaw, cheeks and nose it shows. Without one
@@ -78,7 +78,6 @@ class ClosedMouth:
             points: see ``see``.
         """
         opening = float(mouth_shape(points)[0])
-        image = image.copy()
         x1, y1, x2, y2 = box
         place, size = points[:, :2] - box[:2], (x2 - x1, y2 - y1)
         fits = [(*_fit(one.points, place), one) for one in self._seen if one.opening < opening]
@@ -91,9 +90,9 @@ class ClosedMouth:
         own = image[y1:y2, x1:x2]
         matched = match_colours(shut, own, mask)
         mask *= min(1.0, (opening - SHUT) / (OPEN - SHUT))
-        mixed = own + mask[..., None] * (matched - own)
-        image[y1:y2, x1:x2] = np.rint(mixed).clip(0, 255).astype(np.uint8)
-        return image
+        result = image.copy()
+        result[y1:y2, x1:x2] = mix(own, matched, mask)
+        return result
 
 
 def _fit(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:

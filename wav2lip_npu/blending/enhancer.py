@@ -14,7 +14,7 @@ import numpy as np
 from face_detection import Box
 from face_detection.landmarks import EYES, NOSE_TIP, OUTER_MOUTH_CORNERS
 from wav2lip_npu.blending.colours import match_colours
-from wav2lip_npu.blending.masks import mouth_mask
+from wav2lip_npu.blending.masks import mix, mouth_mask
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.onnx_session import open_session
 from wav2lip_npu.runtime.device import Device
@@ -89,8 +89,7 @@ class Enhancer:
         mask = mouth_mask(points[:, :2] - (x1, y1), size)
         image = image.copy()
         own = image[y1:y2, x1:x2]
-        mixed = own + mask[..., None] * (match_colours(face, own, mask) - own)
-        own[:] = np.rint(mixed).clip(0, 255).astype(np.uint8)
+        own[:] = mix(own, match_colours(face, own, mask), mask)
         return image
 
     def _restore(self, aligned: np.ndarray) -> np.ndarray:

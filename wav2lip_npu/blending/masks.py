@@ -49,6 +49,21 @@ def mouth_mask(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(inside, size)
 
 
+def mix(own: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Another picture through a soft mask.
+
+    Args:
+        own: (h, w, 3) uint8, what shows where the mask is 0.
+        other: (h, w, 3) of any type, what shows where it is 1.
+        mask: (h, w) float32.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    mixed = own + mask[..., None] * (other - own.astype(np.float32))
+    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+
+
 @lru_cache(maxsize=1)
 def _edge_fade() -> np.ndarray:
     place = (np.arange(OUTLINE_SIDE) + 0.5) / OUTLINE_SIDE

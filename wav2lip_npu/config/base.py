@@ -85,6 +85,10 @@ class Options:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(item.name, number)
 
+    def plain(self) -> dict[str, Any]:
+        """The options as JSON and checkpoints can hold them: paths as text, tuples as lists."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
     def require_at_least(self, minimum: float, *names: str) -> None:
         """Raise a UserError if one of these fields is set and below ``minimum``."""
         for name in names:
@@ -124,6 +128,12 @@ class Options:
 def spelled(value: Any) -> str:
     """A value of an option as one would type it."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _check_number(option_name: str, value: object) -> None:

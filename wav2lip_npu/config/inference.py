@@ -100,12 +100,10 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
         if set(self.box) != {-1}:
             self.require_rectangle("box")
-            if self.align != "off":
-                raise UserError(f"--align {self.align}: has no effect with --box")
-            if self.enhance is not None:
-                raise UserError(f"--enhance {self.enhance}: has no effect with --box")
-            if self.silence == "still":
-                raise UserError("--silence still: has no effect with --box")
+            needs_face = {"align": self.align != "off", "enhance": self.enhance is not None}
+            for name, given in {**needs_face, "silence": self.silence == "still"}.items():
+                if given:
+                    raise UserError(f"--{name} {getattr(self, name)}: has no effect with --box")
         if self.face_select not in FACE_RULES and not re.fullmatch(
             r"track:[1-9]\d*", self.face_select
         ):
@@ -191,6 +189,12 @@ class InferConfig(LipSyncConfig):
         if self.devices is not None and self.jobs is None:
             raise UserError("--devices: has no effect without --jobs; --device chooses one card")
         card_indices(self.devices)
+
+    @property
+    def network_files(self) -> list[Path]:
+        """The files that networks are read from, as far as they were named."""
+        files = (self.checkpoint_path, self.s3fd, self.enhance)
+        return [file for file in files if file is not None]
 
     @property
     def cards(self) -> list[int]:

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -113,11 +112,7 @@ def _check_weights(config: EvaluateConfig) -> dict[str, str]:
 
 def _options(config: EvaluateConfig) -> dict[str, Any]:
     """The options, as JSON can hold them."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in asdict(config).items()
-        if name not in UNREPORTED
-    }
+    return {name: value for name, value in config.plain().items() if name not in UNREPORTED}
 
 
 def _measure_all(

@@ -22,8 +22,8 @@ def infer(config: InferConfig) -> None:
     if process_share()[1] > 1:
         raise UserError("infer: torchrun shares the lines of --jobs, and cannot share one video")
     media = (config.face, config.audio, config.final_audio)
-    inputs = (*media, config.checkpoint_path, config.s3fd, config.enhance)
-    check_files(config.outfile, [path for path in inputs if path is not None])
+    inputs = [path for path in media if path is not None]
+    check_files(config.outfile, [*inputs, *config.network_files])
     from wav2lip_npu.inference.lip_sync import LipSync  # loads torch, which the jobs' process does
     from wav2lip_npu.inference.one_video import infer_video
 

@@ -216,8 +216,6 @@ def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> lis
 
     No video may be written over an input of any job.
     """
-    others = (config.checkpoint_path, config.s3fd, config.enhance)
-    common = [path for path in others if path is not None]
     inputs = {path: job.line for job in reversed(jobs) for path in (job.face, job.audio)}
     inputs_by_identity = _identities(inputs)
     written: dict[FileIdentity, int] = {}
@@ -227,7 +225,7 @@ def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> lis
             log.info("%s is there already", job.outfile)
             continue
         try:
-            check_files(job.outfile, common)
+            check_files(job.outfile, config.network_files)
             identity = file_identity(job.outfile)
             other = inputs_by_identity.get(identity)
             if other is not None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import TrainConfig
@@ -67,7 +65,7 @@ class CheckpointFiles:
         published = [*(n for n in self.published if n != step), step]
         common = {
             "items": samples,
-            "config": {name: _serializable(value) for name, value in asdict(self._config).items()},
+            "config": self._config.plain(),
             "best": None if best is None else {"metric": self._metric, "value": best},
             "published": published,
             **task.state(),
@@ -117,10 +115,3 @@ class CheckpointFiles:
 
     def _path(self, prefix: str, step: int) -> Path:
         return self._config.checkpoint_dir / (prefix + checkpoint.file_name(step))
-
-
-def _serializable(value: Any) -> Any:
-    """A value of plain types, which checkpoints may hold beside the weights."""
-    if isinstance(value, tuple):
-        return [_serializable(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
