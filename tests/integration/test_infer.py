@@ -23,7 +23,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import GeneratorRunner
 from wav2lip_npu.inference.command import infer
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy
+from wav2lip_npu.inference.locate import LocatedFace, LocatedFrame, targets_of
 from wav2lip_npu.media.audio import load_audio, write_wav
 from wav2lip_npu.media.video_reader import Frame, probe, read_frames
 from wav2lip_npu.mel import melspectrogram
@@ -99,10 +99,10 @@ def test_the_box_holds_what_the_generator_draws(
         expected.append(cv2.resize(drawn, (right - left, bottom - top)))
     lip_sync = LipSync(generator_file, device="cpu", precision="fp32", wav2lip_batch_size=4)
     box = (left, top, right, bottom)
-    located = (LocatedFrame(frame=Frame(time=0.0, image=image), box=box) for image in source)
-    missing_faces = MissingFacePolicy(policy="pass", fps=25)
-    sound = [load_audio(speech)]
-    ours = [image for _, image in lip_sync.generate(located, sound, 25, missing_faces)]
+    faces = (LocatedFace(box=box),)
+    located = (LocatedFrame(frame=Frame(time=0.0, image=image), faces=faces) for image in source)
+    sounds, targets = [("sound", [load_audio(speech)])], targets_of(["largest"], "pass", 25)
+    ours = [image for _, image in lip_sync.generate(located, sounds, 25, targets)]
     assert len(ours) == 25 and len(expected) == 22  # the last is held for as long as there is sound
     for image, patch in zip(ours, expected, strict=False):
         error = image[top:bottom, left:right].astype(int) - patch

@@ -17,10 +17,11 @@ from wav2lip_npu.data.clips import load_mel
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.command import infer
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
+from wav2lip_npu.inference.locate import LocatedFace, locate, targets_of
 from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import audio
 from wav2lip_npu.media.audio import open_sound
+from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.mel import WINDOW_ROWS, iter_mel_chunks, syncnet_mel_start
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
@@ -72,15 +73,16 @@ def preprocessed(video: Path, work: Path, **options: object) -> Path:
     return work / "clip"
 
 
-def located(video: Path, **options: object) -> list[LocatedFrame]:
+def located(video: Path, **options: object) -> list[tuple[Frame, LocatedFace]]:
     config = InferConfig(
         checkpoint_path=video, face=video, audio=video, detector="centerface", pads=(0, 0, 0, 0),
         **options,
     )  # fmt: skip
     detector = detection.open_detector(config, Device.open("cpu"))
     source = FaceSource(config)
-    policy = MissingFacePolicy(policy=config.no_face, fps=source.fps)
-    return list(locate(source.frames(), config, detector, policy))
+    targets = targets_of([config.face_select], config.no_face, source.fps)
+    found = locate(source.frames(), config, detector, targets)
+    return [(one.frame, one.faces[0]) for one in found]
 
 
 @pytest.mark.parametrize(
@@ -93,15 +95,15 @@ def test_crops(video: Path, tmp_path: Path, every: int, smoothed: bool, align: s
     frames = located(video, smooth="centred" if smoothed else "none", **words)
     assert len(frames) == FRAMES
     crops = {}
-    for number, one in enumerate(frames):
+    for number, (frame, one) in enumerate(frames):
         if one.box is not None:
-            crop = cut(one.frame.image, one.box, one.tilt)
+            crop = cut(frame.image, one.box, one.tilt)
             crops[f"{number}.jpg"] = cv2.imencode(".jpg", crop)[1]
     assert 30 < len(crops) < FRAMES  # the face is hidden for a moment
     written = {path.name: path.read_bytes() for path in clip.glob("*.jpg")}
     assert written == {name: crop.tobytes() for name, crop in crops.items()}
-    assert len({one.box for one in frames}) > 12  # it does move
-    assert any(one.tilt for one in frames) == (align == "tilt")
+    assert len({one.box for _, one in frames}) > 12  # it does move
+    assert any(one.tilt for _, one in frames) == (align == "tilt")
 
 
 def test_mel_chunks(video: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class Options:
     def __post_init__(self) -> None:
         for item in fields(self):
             value, choices = getattr(self, item.name), item.metadata["choices"]
-            if choices and value not in choices:
+            if choices and value not in choices and value != item.default:
                 raise UserError(f"--{item.name} {value}: choose from {', '.join(choices)}")
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(item.name, number)

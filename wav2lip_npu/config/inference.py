@@ -33,6 +33,17 @@ MAX_SECONDS = 1e6  # of a video: eleven days
 MAX_FPS = 240  # of the videos that infer makes of still images
 
 
+def is_face_rule(rule: str) -> bool:
+    """Whether a rule chooses a person: one of ``FACE_RULES``, or ``track:N``."""
+    return rule in FACE_RULES or re.fullmatch(r"track:[1-9]\d*", rule) is not None
+
+
+def require_face_rule(name: str, rule: str) -> None:
+    """Raise a UserError if a rule chooses nobody."""
+    if not is_face_rule(rule):
+        raise UserError(f"{name} {rule}: choose from {', '.join((*FACE_RULES, 'track:N'))}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     """What a ``LipSync`` needs to know, apart from its video and audio."""
@@ -88,10 +99,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         "to the generated mouth (default: none)",
         None,
     )
-    silence: str = option(
+    silence: str | None = option(
         "the mouth where nobody speaks: network: what the generator makes of the sound, as in the "
-        "original; source: the video's own; still: shut, by a frame in which it was shut",
-        "network",
+        "original; source: the video's own; still: shut, by a frame in which it was shut "
+        "(default: network, with --voices still)",
+        None,
         choices=SILENCES,
     )
 
@@ -104,11 +116,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
             for name, given in {**needs_face, "silence": self.silence == "still"}.items():
                 if given:
                     raise UserError(f"--{name} {getattr(self, name)}: has no effect with --box")
-        if self.face_select not in FACE_RULES and not re.fullmatch(
-            r"track:[1-9]\d*", self.face_select
-        ):
-            rules = ", ".join((*FACE_RULES, "track:N"))
-            raise UserError(f"--face_select {self.face_select}: choose from {rules}")
+        require_face_rule("--face_select", self.face_select)
+
+    def silence_of(self, voices: int) -> str:
+        """What the mouths of so many voices do where nobody speaks: one of ``SILENCES``."""
+        return self.silence or ("network" if voices == 1 else "still")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +128,14 @@ class InferConfig(LipSyncConfig):
     """Lip-sync videos or still images to speech."""
 
     face: Path | None = option("video or image with the face; required without --jobs", None)
-    audio: Path | None = option("audio file, or video with sound; required without --jobs", None)
+    audio: Path | None = option(
+        "audio file, or video with sound; required without --jobs or --voices", None
+    )
+    voices: Path | None = option(
+        "CSV file with one line per person who speaks, instead of --audio; its first line is "
+        "person,audio,gain (default: one person)",
+        None,
+    )
     outfile: Path = option("video to write", Path("results/result_voice.mp4"))
     final_audio: Path | None = option(
         "sound of the result, which lasts as long as --audio; the mouth follows that alone "
@@ -125,7 +144,8 @@ class InferConfig(LipSyncConfig):
     )
     jobs: Path | None = option(
         "CSV file with one line per video, instead of --face, --audio and --outfile; its first "
-        "line is face,audio,outfile (default: one video)",
+        "line is face,audio,outfile, and may have voices,final_audio,face_select,start,end besides "
+        "(default: one video)",
         None,
     )
     resume: bool = option("with --jobs, skip lines whose outfile exists", False)
@@ -179,16 +199,31 @@ class InferConfig(LipSyncConfig):
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
         self.require_rectangle("crop")
-        if self.jobs is None and (self.face is None or self.audio is None):
-            missing = "--face" if self.face is None else "--audio"
-            raise UserError(f"{missing}: is required, or --jobs with a list of videos")
-        if self.final_audio is not None and self.jobs is not None:
-            raise UserError(f"--final_audio {self.final_audio}: has no effect with --jobs")
+        self._check_sounds()
         if self.resume and self.jobs is None:
             raise UserError("--resume: has no effect without --jobs")
         if self.devices is not None and self.jobs is None:
             raise UserError("--devices: has no effect without --jobs; --device chooses one card")
         card_indices(self.devices)
+
+    def _check_sounds(self) -> None:
+        """Raise a UserError if something to be seen or heard is missing, or has no effect."""
+        if self.jobs is None and self.face is None:
+            raise UserError("--face: is required, or --jobs with a list of videos")
+        if self.jobs is None and self.audio is None and self.voices is None:
+            raise UserError("--audio: is required, or --voices with a list of them, or --jobs")
+        if self.jobs is not None:
+            for name in ("voices", "final_audio"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"--{name} {getattr(self, name)}: has no effect with --jobs, whose list "
+                        "may have a column for it"
+                    )
+        if self.voices is not None:
+            singles = {"audio": None, "face_select": "largest", "box": (-1, -1, -1, -1)}
+            for name, default in singles.items():
+                if getattr(self, name) != default:
+                    raise UserError(f"--{name} {getattr(self, name)}: has no effect with --voices")
 
     @property
     def network_files(self) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.jobs import infer_jobs
+from wav2lip_npu.inference.voices import inputs_of
 from wav2lip_npu.media.outfile import check_files
 from wav2lip_npu.runtime.threads import process_share
 
@@ -21,9 +22,7 @@ def infer(config: InferConfig) -> None:
         return
     if process_share()[1] > 1:
         raise UserError("infer: torchrun shares the lines of --jobs, and cannot share one video")
-    media = (config.face, config.audio, config.final_audio)
-    inputs = [path for path in media if path is not None]
-    check_files(config.outfile, [*inputs, *config.network_files])
+    check_files(config.outfile, [*inputs_of(config), *config.network_files])
     from wav2lip_npu.inference.lip_sync import LipSync  # loads torch, which the jobs' process does
     from wav2lip_npu.inference.one_video import infer_video
 

@@ -9,14 +9,16 @@ import csv
 import io
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.inference.voices import inputs_of
 from wav2lip_npu.media.outfile import (
     FileIdentity,
     check_files,
@@ -28,10 +30,20 @@ from wav2lip_npu.runtime.files import read_text
 from wav2lip_npu.runtime.threads import limit_threads, process_share
 from wav2lip_npu.runtime.workers import WorkerPool
 
-JOB_COLUMNS = ["face", "audio", "outfile"]
+JOB_COLUMNS = ("face", "audio", "outfile")
 MAX_NAMED = 20  # failed jobs that the last line names
 
 log = logging.getLogger(__name__)
+
+
+def _path(word: str) -> Path:
+    return Path(word).expanduser() if word.startswith("~/") else Path(word)
+
+
+# Options that a line may have of its own; where its field is empty, the command's are used.
+MORE_COLUMNS: dict[str, Callable[[str], object]] = {
+    **{"voices": _path, "final_audio": _path, "face_select": str, "start": float, "end": float}
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +52,24 @@ class Job:
 
     line: int
     face: Path
-    audio: Path
+    audio: Path | None
     outfile: Path
+    more: dict[str, Any] = field(default_factory=dict)  # other options, by their names
     halves_batches: bool = False  # at the second try, as memory may have been short
 
     def options(self, config: InferConfig) -> InferConfig:
-        """The options of ``infer`` for this video alone."""
+        """The options of ``infer`` for this video alone.
+
+        Raises:
+            UserError: one of the line is missing or not allowed.
+        """
         share = 2 if self.halves_batches else 1
         return replace(
             config,
             face=self.face,
             audio=self.audio,
             outfile=self.outfile,
+            **self.more,
             jobs=None,
             devices=None,
             resume=False,
@@ -194,21 +212,34 @@ def read_jobs(config: InferConfig) -> tuple[list[Job], dict[str, str]]:
 
 
 def _columns(path: Path, record: list[str]) -> list[str]:
-    if sorted(record) != sorted(JOB_COLUMNS):
-        raise UserError(f"{path}: its first line must be {','.join(JOB_COLUMNS)}")
+    required = {*JOB_COLUMNS} - ({"audio"} if "voices" in record else set())
+    known = {*JOB_COLUMNS, *MORE_COLUMNS}
+    if not required <= {*record} <= known or len({*record}) < len(record):
+        raise UserError(
+            f"{path}: its first line must be {','.join(JOB_COLUMNS)}, and may have "
+            f"{','.join(MORE_COLUMNS)} besides"
+        )
     return record
 
 
 def _job(line: int, names: list[str], record: list[str]) -> Job:
-    """Raise ValueError where the record has no three files."""
-    if len(record) != len(names) or not all(record):
-        raise ValueError("three files are wanted")
-    files = {name: _path(word) for name, word in zip(names, record, strict=True)}
-    return Job(line=line, face=files["face"], audio=files["audio"], outfile=files["outfile"])
-
-
-def _path(word: str) -> Path:
-    return Path(word).expanduser() if word.startswith("~/") else Path(word)
+    """Raise ValueError where the record lacks a file, or has a word for a number."""
+    if len(record) != len(names):
+        raise ValueError(f"{','.join(names)} are wanted, {len(record)} fields are there")
+    words = {name: word for name, word in zip(names, record, strict=True) if word}
+    for name in ("face", "outfile", "audio"):
+        if name not in words and not (name == "audio" and "voices" in words):
+            raise ValueError(f"{name} is missing")
+    files = {name: _path(words.pop(name)) for name in JOB_COLUMNS if name in words}
+    more: dict[str, Any] = {}
+    for name, word in words.items():
+        try:
+            more[name] = MORE_COLUMNS[name](word)
+        except ValueError:
+            raise ValueError(f"{name} {word}: must be a number") from None
+    return Job(
+        line=line, face=files["face"], audio=files.get("audio"), outfile=files["outfile"], more=more
+    )
 
 
 def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> list[Job]:
@@ -216,11 +247,19 @@ def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> lis
 
     No video may be written over an input of any job.
     """
-    inputs = {path: job.line for job in reversed(jobs) for path in (job.face, job.audio)}
+    inputs: dict[Path, int] = {}
+    possible = []
+    for job in jobs:
+        try:
+            for path in inputs_of(job.options(config)):
+                inputs.setdefault(path, job.line)
+            possible.append(job)
+        except UserError as error:
+            faults[f"line {job.line}"] = str(error)
     inputs_by_identity = _identities(inputs)
     written: dict[FileIdentity, int] = {}
     usable = []
-    for job in jobs:
+    for job in possible:
         if config.resume and job.outfile.exists():
             log.info("%s is there already", job.outfile)
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain, islice
@@ -19,25 +19,31 @@ from wav2lip_npu.blending.blender import Blender
 from wav2lip_npu.blending.enhancer import Enhancer
 from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import LipSyncConfig
+from wav2lip_npu.config.inference import require_face_rule
 from wav2lip_npu.constants import FACE_SIZE
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator
+from wav2lip_npu.inference.hearing import Heard, hear
 from wav2lip_npu.inference.landmarks import find_points
-from wav2lip_npu.inference.locate import LocatedFrame, MissingFacePolicy, locate
-from wav2lip_npu.inference.silence import SpeechWeights
+from wav2lip_npu.inference.locate import (
+    LocatedFrame,
+    Target,
+    locate,
+    summarize,
+    targets_of,
+)
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.mel import iter_mel_chunks
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.prefetch import prefetch
-from wav2lip_npu.tracking.detection import max_frames_held, open_detector
-from wav2lip_npu.tracking.detection_cache import DetectionCache
+from wav2lip_npu.tracking.detection import Detections, max_frames_held, open_detector
+
+Sound = np.ndarray | Iterable[np.ndarray]  # (n,) mono samples at 16 kHz, whole or in blocks
 
 QUEUED_FRAMES = 4  # between two stages
 MAX_GENERATOR_BATCH = 1024  # frames; no device gains from more, and small frames are many
 
-_Heard = tuple[np.ndarray, float]  # a mel chunk, and the weight of the mouth generated for it
-# Frames and the weights of their mouths; and the faces of those with a box and a weight above 0.
-_Batch = tuple[list[tuple[LocatedFrame, float]], np.ndarray]
+# Frames and what their people hear; and the faces of those with a box and a weight above 0.
+_Pair = tuple[LocatedFrame, tuple[Heard, ...]]
+_Batch = tuple[list[_Pair], np.ndarray]
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +94,11 @@ class LipSync:
     def __call__(
         self,
         images: Iterable[np.ndarray],
-        sound: np.ndarray | Iterable[np.ndarray],
+        sound: Sound | Mapping[str, Sound],
         *,
         fps: float = 25.0,
     ) -> Iterator[np.ndarray]:
-        """Make the face in images speak.
+        """Make the face in images speak, or several faces.
 
         One image is given back for each that is taken, until images or sound end. It needs 0.2 s of
         sound from its own time on, and the five images after it. For live use let both come as they
@@ -100,7 +106,8 @@ class LipSync:
 
         Args:
             images: (h, w, 3) BGR uint8, all of one size.
-            sound: (n,) mono samples at 16 kHz in [-1, 1], whole or in blocks.
+            sound: (n,) mono samples at 16 kHz in [-1, 1], whole or in blocks. Of several people:
+                a rule of ``face_select`` for each, and their sound; it ends with the longest.
             fps: images per second.
 
         Yields:
@@ -110,32 +117,38 @@ class LipSync:
             UserError: too little sound; no image has a face; or by ``no_face="error"``.
         """
         frames = (Frame(time=n / fps, image=image) for n, image in enumerate(images))
-        missing_faces = MissingFacePolicy(policy=self.config.no_face, fps=fps)
-        blocks = [sound] if isinstance(sound, np.ndarray) else sound
-        located = self.locate(frames, missing_faces)
-        with closing(self.generate(located, blocks, fps, missing_faces)) as generated:
+        given = sound if isinstance(sound, Mapping) else {self.config.face_select: sound}
+        for rule in given:
+            require_face_rule("sound", rule)
+        targets = targets_of([*given], self.config.no_face, fps)
+        located = self.locate(frames, targets)
+        sounds = [
+            (rule if len(given) > 1 else "sound", [one] if isinstance(one, np.ndarray) else one)
+            for rule, one in given.items()
+        ]
+        with closing(self.generate(located, sounds, fps, targets)) as generated:
             for _, image in generated:
                 yield image
 
     def locate(
         self,
         frames: Iterator[Frame],
-        missing_faces: MissingFacePolicy,
-        cache: DetectionCache | None = None,
+        targets: Sequence[Target],
+        cache: Detections | None = None,
     ) -> Generator[LocatedFrame, None, None]:
-        """Frames and where their face is, see ``locate.locate``."""
+        """Frames and where their faces are, see ``locate.locate``."""
         detector = self.detector if self.config.box[0] == -1 else None
-        return self._locate(frames, detector, missing_faces, cache)
+        return self._locate(frames, detector, targets, cache)
 
     def _locate(
         self,
         frames: Iterator[Frame],
         detector: face_detection.Detector | None,
-        missing_faces: MissingFacePolicy,
-        cache: DetectionCache | None,
+        targets: Sequence[Target],
+        cache: Detections | None,
     ) -> Generator[LocatedFrame, None, None]:
         with closing(prefetch(frames, QUEUED_FRAMES)) as ahead:
-            yield from locate(ahead, self.config, detector, missing_faces, cache)
+            yield from locate(ahead, self.config, detector, targets, cache)
 
     @property
     def detector(self) -> face_detection.Detector:
@@ -153,91 +166,84 @@ class LipSync:
     def generate(
         self,
         located: Generator[LocatedFrame, None, None],
-        sound: Iterable[np.ndarray],
+        sounds: Sequence[tuple[object, Iterable[np.ndarray]]],
         fps: Fraction | float,
-        missing_faces: MissingFacePolicy,
-        *,
-        sound_name: object = "sound",
+        targets: Sequence[Target],
     ) -> Generator[tuple[LocatedFrame, np.ndarray], None, None]:
-        """Frames as they were, and with their mouths generated, until they or the sound end.
+        """Frames as they were, and with their mouths generated, until they or the sounds end.
 
         Detection, generation, blending and what the caller does run side by side.
 
         Args:
-            located: frames with their face boxes; without one a frame stays as it is.
-            sound: blocks of mono samples at 16 kHz.
+            located: frames with their face boxes; a face without one stays as it is.
+            sounds: for each face its name, for errors, and blocks of mono samples at 16 kHz.
             fps: frames per second.
-            missing_faces: counts the frames, and is summarized at the end.
-            sound_name: how an error names the sound.
+            targets: count the frames without their face, and are summarized at the end.
 
         Raises:
             UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
         if self._needs_points and self.config.box[0] == -1:
             located = find_points(located, FaceLandmarks())
-        pairs = _pairs(located, self._heard(sound, float(fps), sound_name))
+        silence = self.config.silence_of(len(targets))
+        pairs = _pairs(located, hear(sounds, float(fps), silence))
         # A batch is generated while the one before it is blended.
-        batches = prefetch(self._generated(pairs), 1)
-        with closing(prefetch(self._blended(batches), QUEUED_FRAMES)) as blended:
+        batches = prefetch(self._generated(pairs, len(targets)), 1)
+        blenders = [Blender(self.config.blend, silence, self._enhancer) for _ in targets]
+        with closing(prefetch(_blended(batches, blenders), QUEUED_FRAMES)) as blended:
             for frame, image in blended:
-                missing_faces.count(has_face=frame.has_face)
+                for face, target in zip(frame.faces, targets, strict=True):
+                    target.missing_faces.count(has_face=face.found)
                 yield frame, image
-        missing_faces.summarize()
-
-    def _heard(self, sound: Iterable[np.ndarray], fps: float, name: object) -> Iterator[_Heard]:
-        """What each frame hears, and how far its mouth follows that."""
-        weights = None if self.config.silence == "network" else SpeechWeights(fps)
-        try:
-            for chunk in iter_mel_chunks(weights.listen(sound) if weights else sound, fps):
-                yield chunk, weights.next() if weights else 1.0
-        except ValueError as error:  # too little sound
-            raise UserError(f"{name}: {error}") from error
+        summarize(targets)
 
     def _generated(
-        self, pairs: Generator[tuple[LocatedFrame, _Heard], None, None]
+        self, pairs: Generator[_Pair, None, None], faces_per_frame: int
     ) -> Iterator[_Batch]:
         limit = min(self.config.wav2lip_batch_size, MAX_GENERATOR_BATCH)
         limit = min(limit, self.device.max_generator_batch or limit)
+        limit = max(1, limit // faces_per_frame)
         with closing(pairs):
             for first in pairs:
                 size = min(limit, max_frames_held(first[0].frame.image))
                 yield self._generate([*islice(chain([first], pairs), size)])
 
-    def _generate(self, batch: list[tuple[LocatedFrame, _Heard]]) -> _Batch:
+    def _generate(self, batch: list[_Pair]) -> _Batch:
         crops, chunks = [], []
-        for located, (chunk, weight) in batch:
-            if located.box is not None and weight > 0:
-                crop = cut(located.frame.image, located.box, located.tilt)
-                crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
-                chunks.append(chunk)
-        faces = self._generator.generate(crops, chunks)
-        return [(located, weight) for located, (_, weight) in batch], faces
+        for located, heard in batch:
+            for face, (chunk, weight) in zip(located.faces, heard, strict=True):
+                if face.box is not None and weight > 0:
+                    crop = cut(located.frame.image, face.box, face.tilt)
+                    crops.append(cv2.resize(crop, (FACE_SIZE, FACE_SIZE)))
+                    chunks.append(chunk)
+        return batch, self._generator.generate(crops, chunks)
 
-    def _blended(
-        self, batches: Generator[_Batch, None, None]
-    ) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
-        blender = Blender(self.config.blend, self.config.silence, self._enhancer)
-        with closing(batches):
-            for frames, generated in batches:
-                faces = iter(generated)
-                for located, weight in frames:
-                    image = located.frame.image
-                    if located.box is not None:
+
+def _blended(
+    batches: Generator[_Batch, None, None], blenders: Sequence[Blender]
+) -> Iterator[tuple[LocatedFrame, np.ndarray]]:
+    with closing(batches):
+        for pairs, generated in batches:
+            faces = iter(generated)
+            for located, heard in pairs:
+                image = located.frame.image
+                for face, (_, weight), blender in zip(located.faces, heard, blenders, strict=True):
+                    if face.box is not None:
                         image = blender.blend(
                             image,
                             next(faces) if weight > 0 else None,
-                            located.box,
-                            tilt=located.tilt,
-                            points=located.points,
+                            face.box,
+                            tilt=face.tilt,
+                            points=face.points,
                             weight=weight,
                             shot=located.shot,
                         )
-                    yield located, image
+                yield located, image
 
 
 def _pairs(
-    located: Iterator[LocatedFrame], heard: Iterator[_Heard]
-) -> Generator[tuple[LocatedFrame, _Heard], None, None]:
+    located: Iterator[LocatedFrame], heard: Iterator[tuple[Heard, ...]]
+) -> Generator[_Pair, None, None]:
     """Frames with what they hear, until either ends; the stage before ends with this one."""
     with closing(prefetch(located, QUEUED_FRAMES)) as ahead:
         yield from zip(ahead, heard, strict=False)

@@ -1,11 +1,13 @@
-"""Where the face is in each frame: which person, what if there is none, and the smoothed box."""
+"""Where faces are in each frame: which people, what if there is none, and the smoothed boxes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import tee
+from operator import itemgetter
 
 import numpy as np
 
@@ -15,8 +17,8 @@ from wav2lip_npu.boxes import bounds, to_pixels
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.video_reader import Frame, rectangle
-from wav2lip_npu.tracking.detection import BatchedDetector, detect_faces
-from wav2lip_npu.tracking.detection_cache import DetectionCache
+from wav2lip_npu.tracking.detection import BatchedDetector, Detections, detect_faces
+from wav2lip_npu.tracking.selection import TargetSelector, select_each
 from wav2lip_npu.tracking.shots import mark_detection_frames
 from wav2lip_npu.tracking.smoothing import FaceBox, PixelBox, interpolate_boxes, smooth_boxes
 from wav2lip_npu.tracking.tracker import Identity, TrackedFrame, Tracker, track_faces
@@ -31,22 +33,30 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LocatedFrame:
-    """A frame, and where its face is."""
+class LocatedFace:
+    """Where the face of one person is in a frame."""
 
-    frame: Frame
     box: Box | None
     tilt: float = 0.0  # by which the box is turned, see ``boxes``
-    has_face: bool = True  # whether the face was found; else the box is an earlier one, or None
-    face_box: np.ndarray | None = None  # (4,) as detected, without margins
+    found: bool = True  # whether the face was found; else the box is an earlier one, or None
+    detected: np.ndarray | None = None  # (4,) the box without margins
     points: np.ndarray | None = None  # (468, 3), see FaceLandmarks; None: not looked for, or none
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocatedFrame:
+    """A frame, and where the faces are that are to speak."""
+
+    frame: Frame
+    faces: tuple[LocatedFace, ...]  # one for each target
     shot: int = 0  # its number
 
     @property
-    def bounds(self) -> Box | None:
-        """The upright box of the frame in which all is that may change."""
+    def changing(self) -> list[Box]:
+        """The upright boxes of the frame in which all is that may change."""
         height, width = self.frame.image.shape[:2]
-        return self.box and bounds(self.box, self.tilt, (width, height))
+        found = [face.box and bounds(face.box, face.tilt, (width, height)) for face in self.faces]
+        return [box for box in found if box is not None]
 
 
 @dataclass(kw_only=True)
@@ -59,6 +69,7 @@ class MissingFacePolicy:
 
     policy: str  # one of config.NO_FACE_POLICIES
     fps: Fraction | float
+    person: str = ""  # who it is, where there are several
     missing: list[int] = field(default_factory=list)  # numbers of frames given out
     frames: int = 0  # given out
     _last: tuple[Box | None, float] = (None, 0.0)
@@ -83,26 +94,29 @@ class MissingFacePolicy:
         self.missing.append(number)
         if self.policy == "error":
             raise UserError(
-                f"frame {number} ({number / float(self.fps):.2f} s): no face; --no_face pass or "
-                "hold goes on, --box gives the place"
+                f"{self._about}frame {number} ({number / float(self.fps):.2f} s): no face; "
+                "--no_face pass or hold goes on, --box gives the place"
             )
 
-    def summarize(self) -> None:
-        """Log which frames had no face.
+    @property
+    def is_never_found(self) -> bool:
+        """Whether no frame that was given out had the face."""
+        return len(self.missing) == self.frames
 
-        Raises:
-            UserError: none had one.
-        """
-        if len(self.missing) == self.frames:
-            raise no_face(self.frames)
+    @property
+    def _about(self) -> str:
+        return f"{self.person}: " if self.person else ""
+
+    def summarize(self) -> None:
+        """Log which frames had no face."""
         if self.missing:
             stretches = self.stretches()
             times = ", ".join(f"{first:.2f}–{last:.2f}" for first, last in stretches[:MAX_LOGGED])
             more = ", …" if len(stretches) > MAX_LOGGED else ""
             done = "unchanged" if self.policy == "pass" else "generated at the face's last place"
             log.warning(
-                "%d of %d frames without a face, %s, at seconds %s%s",
-                len(self.missing), self.frames, done, times, more,
+                "%s%d of %d frames without a face, %s, at seconds %s%s",
+                self._about, len(self.missing), self.frames, done, times, more,
             )  # fmt: skip
 
     def stretches(self) -> list[tuple[float, float]]:
@@ -122,64 +136,126 @@ def no_face(frames: int) -> UserError:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A person whose mouth is generated."""
+
+    selector: TargetSelector
+    missing_faces: MissingFacePolicy
+
+
+def targets_of(rules: Sequence[str], policy: str, fps: Fraction | float) -> list[Target]:
+    """A target for each rule; with several of them, messages name the rule.
+
+    Args:
+        rules: see ``TargetSelector``.
+        policy: one of ``config.NO_FACE_POLICIES``.
+        fps: frames per second.
+    """
+    return [
+        Target(
+            selector=TargetSelector(rule),
+            missing_faces=MissingFacePolicy(
+                policy=policy, fps=fps, person=rule if len(rules) > 1 else ""
+            ),
+        )
+        for rule in rules
+    ]
+
+
+def summarize(targets: Sequence[Target]) -> None:
+    """Log which frames had no face.
+
+    Raises:
+        UserError: none had one of anybody.
+    """
+    policies = [target.missing_faces for target in targets]
+    if all(policy.is_never_found for policy in policies):
+        raise no_face(policies[0].frames)
+    for policy in policies:
+        policy.summarize()
+
+
 def locate(
     frames: Iterator[Frame],
     config: LipSyncConfig,
     detector: face_detection.Detector | None,
-    missing_faces: MissingFacePolicy,
-    cache: DetectionCache | None = None,
+    targets: Sequence[Target],
+    cache: Detections | None = None,
 ) -> Iterator[LocatedFrame]:
-    """Frames with the box of the chosen face, as they come.
+    """Frames with the boxes of the chosen faces, as they come.
 
     Args:
         frames: in order of time.
         config: the options.
         detector: finds faces; None where ``--box`` gives the place.
-        missing_faces: decides on the frames without the face.
+        targets: whose faces; with ``--box`` one.
         cache: what is known of these frames already; it learns the rest.
     """
     if detector is None:
         for frame in frames:
             given = rectangle("--box", config.box, frame.image)
-            yield LocatedFrame(frame=frame, box=given)
+            yield LocatedFrame(frame=frame, faces=(LocatedFace(box=given),))
         return
     batched = BatchedDetector(detector=detector, batch_size=config.face_det_batch_size, cache=cache)
     tracker = Tracker()
     marked = mark_detection_frames(frames, config.detect_every)
     tracked = track_faces(detect_faces(marked, batched), tracker)
-    faces = interpolate_boxes(_select_face(tracked, config.face_select))
+    # What one of them has taken waits until the others have taken it too: a few frames.
+    copies = tee(_select_faces(tracked, [target.selector for target in targets]), len(targets))
+    located = [
+        _follow(map(itemgetter(number), copy), config, target.missing_faces)
+        for number, (copy, target) in enumerate(zip(copies, targets, strict=True))
+    ]
+    shot = 0
+    for found in zip(*located, strict=True):
+        face, _ = found[0]
+        shot += face.starts_shot
+        yield LocatedFrame(frame=face.item, faces=tuple(map(_located, found)), shot=shot)
+    _log_people(tracker, float(targets[0].missing_faces.fps))
+
+
+def _select_faces(
+    frames: Iterator[TrackedFrame], selectors: Sequence[TargetSelector]
+) -> Iterator[list[FaceBox[Frame]]]:
+    """The boxes of each chosen person, as far as detections are known."""
+    for tracked in frames:
+        frame, people = tracked.marked.frame, tracked.people or {}
+        chosen: list[Identity | None] = [None] * len(selectors)
+        if tracked.people is not None:
+            height, width = frame.image.shape[:2]
+            chosen = select_each(selectors, people, (width, height), tracked.shot)
+        yield [
+            FaceBox(
+                item=frame,
+                starts_shot=tracked.marked.starts_shot,
+                detected=tracked.people is not None,
+                box=None if person is None else people[person],
+            )
+            for person in chosen
+        ]
+
+
+def _follow(
+    faces: Iterator[FaceBox[Frame]], config: LipSyncConfig, missing_faces: MissingFacePolicy
+) -> Iterator[PixelBox[Frame]]:
+    """The boxes of one person: interpolated, turned, with margins, smoothed."""
+    faces = interpolate_boxes(faces)
     if config.align == "tilt":
         faces = align(faces)
     boxes = _in_pixels(faces, config, missing_faces)
-    shot = 0
-    for face, box in smooth_boxes(boxes, "none" if config.nosmooth else config.smooth):
-        shot += face.starts_shot
-        yield LocatedFrame(
-            frame=face.item,
-            box=box,
-            tilt=face.tilt,
-            has_face=face.box is not None,
-            face_box=face.box,
-            points=face.points,
-            shot=shot,
-        )
-    _log_people(tracker, float(missing_faces.fps))
+    return smooth_boxes(boxes, "none" if config.nosmooth else config.smooth)
 
 
-def _select_face(frames: Iterator[TrackedFrame], rule: str) -> Iterator[FaceBox[Frame]]:
-    """The chosen person's boxes, as far as detections are known."""
-    selector = TargetSelector(rule)
-    for tracked in frames:
-        frame, box = tracked.marked.frame, None
-        if tracked.people is not None:
-            height, width = frame.image.shape[:2]
-            box = selector.select(tracked.people, (width, height), tracked.shot)
-        yield FaceBox(
-            item=frame,
-            starts_shot=tracked.marked.starts_shot,
-            detected=tracked.people is not None,
-            box=box,
-        )
+def _located(found: PixelBox[Frame]) -> LocatedFace:
+    face, box = found
+    return LocatedFace(
+        box=box,
+        tilt=face.tilt,
+        found=face.box is not None,
+        detected=face.box,
+        points=face.points,
+    )
 
 
 def _in_pixels(
@@ -205,52 +281,3 @@ def _log_people(tracker: Tracker, fps: float) -> None:
             "%d people: %s%s; --face_select track:N takes the N-th",
             len(people), ", ".join(times[:MAX_LOGGED]), ", …" if len(times) > MAX_LOGGED else "",
         )  # fmt: skip
-
-
-class TargetSelector:
-    """Whose mouth is made to speak: ``--face_select``."""
-
-    def __init__(self, rule: str) -> None:
-        """Select by a rule, one of ``config.FACE_RULES`` or ``track:N``."""
-        self.rule = rule
-        self._shot = -1
-        self._first_choice: Identity | None = None
-        self._choice: Identity | None = None  # in this shot
-
-    def select(
-        self, people: Mapping[Identity, np.ndarray], size: tuple[int, int], shot: int
-    ) -> np.ndarray | None:
-        """The box of the chosen person, if that person is in the frame.
-
-        A person stays chosen for the whole shot, and in other shots where they are known again.
-        Where they are not, ``largest`` and ``center`` choose anew.
-
-        Args:
-            people: who is in the frame, and where.
-            size: width and height of the frame.
-            shot: number of the shot.
-        """
-        self._choice = self._choice and self._choice.resolved()
-        self._first_choice = self._first_choice and self._first_choice.resolved()
-        if people and (shot != self._shot or self._choice is None):
-            self._shot = shot
-            self._choice = self._choose(people, size)
-            self._first_choice = self._first_choice or self._choice
-        return people.get(self._choice) if self._choice is not None else None
-
-    def _choose(
-        self, people: Mapping[Identity, np.ndarray], size: tuple[int, int]
-    ) -> Identity | None:
-        if self._first_choice in people:
-            return self._first_choice
-        if self.rule not in ("largest", "center"):
-            wanted = 1 if self.rule == "first" else int(self.rule.removeprefix("track:"))
-            return next((person for person in people if person.number == wanted), None)
-        corners = {person: box.reshape(2, 2) for person, box in people.items()}
-        if self.rule == "largest":
-            return max(corners, key=lambda person: float(np.diff(corners[person], axis=0).prod()))
-        middle = np.array(size) / 2
-        return min(
-            corners,
-            key=lambda person: float(np.linalg.norm(corners[person].mean(axis=0) - middle)),
-        )

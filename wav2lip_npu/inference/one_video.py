@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from itertools import repeat
@@ -15,9 +15,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.inference.lip_sync import LipSync
-from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, MissingFacePolicy, no_face
+from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, no_face, targets_of
 from wav2lip_npu.inference.source import FaceSource
+from wav2lip_npu.inference.voices import Voice, voices_of
 from wav2lip_npu.media.audio import SoundFile, open_sound
+from wav2lip_npu.media.mix import Mix
+from wav2lip_npu.media.sound_track import TrackSound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
@@ -27,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> None:
-    """Write one video: the face of a video or image, its mouth speaking the audio.
+    """Write one video: faces of a video or image, their mouths speaking their sounds.
 
-    The video lasts as long as the sound. Nothing but the face box of a frame is changed.
+    The video lasts as long as the longest sound. Nothing but the faces' boxes are changed.
 
     Args:
         load_networks: called once the inputs prove usable.
@@ -38,14 +41,17 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
     Raises:
         UserError: an input cannot be used, no frame has a face, or the file cannot be written.
     """
-    assert config.audio is not None
     source = FaceSource(config)
-    with open_sound(config.audio) as voice, _final_sound(config, voice) as sound:
+    with ExitStack() as files:
+        voices = voices_of(config)
+        sounds = [files.enter_context(open_sound(voice.audio)) for voice in voices]
+        sound = _sound_track(config, voices, sounds, files)
         lip_sync = load_networks()
-        _warn_of_short_sound(voice, sound)
-        missing_faces = MissingFacePolicy(policy=config.no_face, fps=source.fps)
+        seconds = _longest(sounds)
+        _warn_of_short_sound(seconds, sound, config)
+        targets = targets_of([voice.person for voice in voices], config.no_face, source.fps)
         cache = _open_cache(lip_sync, source, config)
-        located = lip_sync.locate(source.frames(), missing_faces, cache)
+        located = lip_sync.locate(source.frames(), targets, cache)
         located = _until_the_sound_ends(located, source, config.loop)
         writer = VideoWriter(
             config.outfile,
@@ -55,34 +61,52 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
             crf=config.crf,
             preset=config.preset,
         )
-        generated = lip_sync.generate(
-            located,
-            voice.mono_blocks(shared=sound is voice),
-            source.fps,
-            missing_faces,
-            sound_name=config.audio,
-        )
+        heard = [(one.path, one.mono_blocks(shared=one is sound)) for one in sounds]
+        generated = lip_sync.generate(located, heard, source.fps, targets)
         # Closed last, as that waits for a thread's batch: an interrupted run may not have the time.
         with closing(generated):
             try:
-                frames = _write(generated, writer, total=voice.announced_seconds, fps=source.fps)
+                frames = _write(generated, writer, total=seconds, fps=source.fps)
             finally:
                 if cache is not None:
                     cache.save()
     log.info("wrote %s: %d frames, %.5g per second", config.outfile, frames, float(source.fps))
 
 
-def _final_sound(config: InferConfig, voice: SoundFile) -> AbstractContextManager[SoundFile]:
-    """What becomes the sound track: the voice itself, or another file's sound."""
-    return nullcontext(voice) if config.final_audio is None else open_sound(config.final_audio)
+def _sound_track(
+    config: InferConfig, voices: Sequence[Voice], sounds: Sequence[SoundFile], files: ExitStack
+) -> TrackSound:
+    """What becomes the sound of the video: ``--final_audio``, the mix of the voices, or the voice.
+
+    Args:
+        config: the options.
+        voices: who says what.
+        sounds: of each voice, for the networks.
+        files: closes what is opened.
+    """
+    if config.final_audio is not None:
+        return files.enter_context(open_sound(config.final_audio))
+    if config.voices is None:
+        return sounds[0]
+    again = [files.enter_context(open_sound(voice.audio)) for voice in voices]
+    gains = [voice.gain for voice in voices]
+    return Mix(config.voices, [*zip(again, gains, strict=True)])
 
 
-def _warn_of_short_sound(voice: SoundFile, sound: SoundFile) -> None:
-    given, wanted = sound.announced_seconds, voice.announced_seconds
-    if given is not None and wanted is not None and given < wanted - SHORT_SECONDS:
+def _longest(sounds: Sequence[SoundFile]) -> float | None:
+    """How many seconds the longest has, if each says how many."""
+    known = [one.announced_seconds for one in sounds if one.announced_seconds is not None]
+    return max(known) if len(known) == len(sounds) else None
+
+
+def _warn_of_short_sound(wanted: float | None, sound: TrackSound, config: InferConfig) -> None:
+    given = sound.announced_seconds
+    if config.final_audio is None or given is None or wanted is None:
+        return
+    if given < wanted - SHORT_SECONDS:
         log.warning(
-            "--final_audio %s: has %.2f s, and --audio %.2f s; what is left is silent",
-            sound.path, given, wanted,
+            "--final_audio %s: has %.2f s, and --%s %.2f s; what is left is silent",
+            sound.path, given, "audio" if config.voices is None else "voices", wanted,
         )  # fmt: skip
 
 
@@ -98,7 +122,7 @@ def _write(
     frames = 0
     with writer, logging_redirect_tqdm(), bar:
         for located, image in generated:
-            writer.write(image, source=located.frame, changed=located.bounds)
+            writer.write(image, source=located.frame, changed=located.changing)
             bar.update()
             frames += 1
     return frames
@@ -131,9 +155,10 @@ def _until_the_sound_ends(
     """Frames without end, unless ``loop`` is "cut"; those that come again keep their boxes."""
     places = []  # without the images
     for located in first_pass:
-        places.append(replace(located, frame=NO_FRAME, points=None))
+        faces = tuple(replace(face, points=None) for face in located.faces)
+        places.append(replace(located, frame=NO_FRAME, faces=faces))
         yield located
-    if not any(place.has_face for place in places):
+    if not any(face.found for place in places for face in place.faces):
         raise no_face(len(places))  # before all of it is done again
     if source.still:
         yield from repeat(located)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
 
 import av
 import av.container
 import numpy as np
 
-from wav2lip_npu.media.audio import MAX_SAMPLE, AlignedSound, SoundFile
+from wav2lip_npu.media.audio import MAX_SAMPLE, AlignedSound
+from wav2lip_npu.media.timestamps import Clocks
 
 _AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
 
 
-class _Resampler:
+class LayoutResampler:
     """``av.AudioResampler`` for frames of any rate, format and layout, also if they change."""
 
     def __init__(self, layout: str, rate: int) -> None:
@@ -61,14 +64,37 @@ def _mixed(frame: av.AudioFrame) -> av.AudioFrame:
     return mono
 
 
+def layout_of(channels: int) -> str:
+    """FFmpeg's name of the channels that a sound track of so many gets."""
+    return "mono" if channels == 1 else "stereo"
+
+
+class TrackSound(Protocol):
+    """What a sound track is made of: a ``SoundFile``, or a ``Mix`` of several."""
+
+    path: Path
+    rate: int
+    channels: int
+    start: float | None
+    announced_seconds: float | None
+
+    def clocks(self) -> Clocks:
+        """See ``SoundFile``."""
+        ...
+
+    def next_decoded(self) -> av.AudioFrame | None:
+        """See ``SoundFile``."""
+        ...
+
+
 class SoundTrack:
     """An AAC stream, encoded step by step."""
 
-    def __init__(self, sound: SoundFile, output: av.container.OutputContainer) -> None:
+    def __init__(self, sound: TrackSound, output: av.container.OutputContainer) -> None:
         self._sound = sound
         self._rate = sound.rate if sound.rate in _AAC_RATES else max(_AAC_RATES)
-        self._layout = "mono" if sound.channels == 1 else "stereo"
-        self._resampler = _Resampler(self._layout, self._rate)
+        self._layout = layout_of(sound.channels)
+        self._resampler = LayoutResampler(self._layout, self._rate)
         self._aligned = AlignedSound(self._resampler, sound.start, sound.path, sound.clocks())
         self._blocks: Iterator[tuple[np.ndarray, int]] = iter(())  # of the frame at hand
         self._waiting = av.AudioFifo()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,14 +17,13 @@ from av.video.reformatter import VideoReformatter
 
 from face_detection import Box
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import SoundFile
 from wav2lip_npu.media.outfile import (
     CONTAINERS,
     cannot_be_written,
     check_outfile,
     remove_leftovers,
 )
-from wav2lip_npu.media.sound_track import SoundTrack
+from wav2lip_npu.media.sound_track import SoundTrack, TrackSound
 from wav2lip_npu.media.video_reader import Frame, VideoInfo
 from wav2lip_npu.runtime.files import partial_path, publish
 from wav2lip_npu.runtime.locks import mark_in_use
@@ -81,7 +80,7 @@ class VideoWriter:
         path: Path,
         *,
         fps: Fraction | float,
-        sound: SoundFile | None = None,
+        sound: TrackSound | None = None,
         like: VideoInfo | None = None,
         crf: int = 18,
         preset: str = "medium",
@@ -147,7 +146,7 @@ class VideoWriter:
         return self
 
     def write(
-        self, image: np.ndarray, *, source: Frame | None = None, changed: Box | None = None
+        self, image: np.ndarray, *, source: Frame | None = None, changed: Sequence[Box] = ()
     ) -> None:
         """Append a frame.
 
@@ -155,7 +154,7 @@ class VideoWriter:
             image: (h, w, 3) BGR uint8, every one of the same size.
             source: the frame that the image was made from. Outside of ``changed`` the samples
                 that its decoder gave are encoded, without the loss of a way through BGR.
-            changed: the part that was changed; None is nothing.
+            changed: the parts that were changed.
         """
         height, width = image.shape[:2]
         if height % 2 or width % 2:  # 4:2:0 needs even sides
@@ -210,14 +209,14 @@ class VideoWriter:
         )
 
     def _changed_within(
-        self, decoded: av.VideoFrame, image: np.ndarray, box: Box | None
+        self, decoded: av.VideoFrame, image: np.ndarray, boxes: Sequence[Box]
     ) -> av.VideoFrame:
-        """The decoded frame with ``box`` taken from the image, in 4:2:0."""
+        """The decoded frame with boxes taken from the image, in 4:2:0."""
         if decoded.format.name not in ("yuv420p", "yuvj420p"):
             decoded = self._in_420(decoded)
         # Not the decoder's own frame: the encoder would give it the same frame type (I, P or B).
         planes = decoded.to_ndarray()
-        if box is not None:
+        for box in boxes:
             self._fill_in(planes, image, box)
         return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 

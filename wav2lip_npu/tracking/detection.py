@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from wav2lip_npu.config.base import DetectorOptions
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.batching import ShrinkingBatches
 from wav2lip_npu.runtime.device import Device
-from wav2lip_npu.tracking.detection_cache import DetectionCache
 from wav2lip_npu.tracking.shots import MarkedFrame
 
 MAX_HELD_BYTES = 2**27  # of frames that wait together: 128 MiB, of 720p 32 frames, of 4K 3
@@ -74,13 +74,25 @@ class _ShrinkingDetector:
         ]
 
 
+class Detections(Protocol):
+    """What is known of the faces of a video's frames, see ``DetectionCache``."""
+
+    def get(self, frame: int) -> np.ndarray | None:
+        """The detections (n, 5) of a frame, or None where the detector was not shown it."""
+        ...
+
+    def put(self, frame: int, detections: np.ndarray) -> None:
+        """Remember the detections of a frame."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchedDetector:
     """A detector for numbered frames: a limit of frames at once, and earlier answers."""
 
     detector: face_detection.Detector
     batch_size: int
-    cache: DetectionCache | None = None
+    cache: Detections | None = None
 
     def detect(self, images: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Detections (n, 5) of each frame.

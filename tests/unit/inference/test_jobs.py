@@ -63,10 +63,10 @@ def test_columns_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("a,b", "three files are wanted"),
-        ("a,b,c.mp4,d", "three files are wanted"),
-        ("a,,c.mp4", "three files are wanted"),
-        ('"a.mp4,b.wav,c.mp4', "three files are wanted"),
+        ("a,b", "face,audio,outfile are wanted, 2 fields are there"),
+        ("a,b,c.mp4,d", "face,audio,outfile are wanted, 4 fields are there"),
+        ("a,,c.mp4", "audio is missing"),
+        ('"a.mp4,b.wav,c.mp4', "face,audio,outfile are wanted, 1 fields are there"),
         ("a" * 200_000 + ",b,c.mp4", "field larger than field limit"),
         ("a,b,c.gif", "c.gif: the suffix .gif cannot be written; choose one of .mp4"),
         ("a,b,folder/x.mp4/c.mp4", "folder/x.mp4/c.mp4: cannot be written"),
@@ -165,7 +165,7 @@ def test_a_job_that_fails_costs_itself(
     assert str(caught.value) == f"{tmp_path / 'jobs.csv'}: 5 of 8 jobs failed: {failed}"
     errors = [one.message for one in caplog.records if one.levelname == "ERROR"]
     assert errors == [
-        "line 2: three files are wanted",
+        "line 2: face,audio,outfile are wanted, 2 fields are there",
         "fault.out.mp4: TypeError: no sense",
         "bad.out.mp4: bad.mp4: no such file",
         "crash.out.mp4: the process that did it was ended by signal SIGSEGV",

@@ -17,7 +17,7 @@ from wav2lip_npu import LipSync, cli
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.inference.landmarks import find_points
-from wav2lip_npu.inference.locate import LocatedFrame
+from wav2lip_npu.inference.locate import LocatedFace, LocatedFrame
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.models import Generator, blocks
 from wav2lip_npu.runtime.device import Device
@@ -70,24 +70,26 @@ def test_a_still_image_is_looked_at_once(face: np.ndarray) -> None:
             return super().detect_tilted(*args)
 
     box = (80, 60, 180, 190)
-    still = LocatedFrame(frame=Frame(time=0.0, image=face), box=box, face_box=np.array(box))
+    there = LocatedFace(box=box, detected=np.array(box))
+    still = LocatedFrame(frame=Frame(time=0.0, image=face), faces=(there,))
     other = replace(still, frame=Frame(time=0.1, image=face.copy()))
-    moved = replace(other, box=(82, 60, 182, 190))
-    missing = replace(moved, has_face=False, face_box=None)  # a box that is held
+    moved = replace(other, faces=(replace(there, box=(82, 60, 182, 190)),))
+    held = LocatedFace(box=(82, 60, 182, 190), found=False)
+    missing = replace(moved, faces=(held,))
     network = Counting()
     frames = [still, still, still, other, other, moved, missing, still]
-    found = [one.points for one in find_points((one for one in frames), network)]
+    found = [one.faces[0].points for one in find_points((one for one in frames), network)]
     assert network.looks == 4
     assert found[6] is None
     np.testing.assert_array_equal(found[0], found[2])
     assert np.abs(found[5] - found[0]).mean() < 2
     # A box beside the face has no points: the network's are not where the box is.
-    wide = replace(still, face_box=np.array([0.0, 0, 256, 60]))
-    assert next(find_points((one for one in [wide]), network)).points is None
+    wide = replace(still, faces=(replace(there, detected=np.array([0.0, 0, 256, 60])),))
+    assert next(find_points((one for one in [wide]), network)).faces[0].points is None
     # Margins, as of --pads, change nothing.
-    padded = replace(still, box=(40, 20, 220, 250))
+    padded = replace(still, faces=(replace(there, box=(40, 20, 220, 250)),))
     again = next(find_points((one for one in [padded]), network))
-    np.testing.assert_array_equal(again.points, found[0])
+    np.testing.assert_array_equal(again.faces[0].points, found[0])
 
 
 def test_the_example_of_the_docs(

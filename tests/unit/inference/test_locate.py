@@ -8,7 +8,7 @@ import pytest
 from helpers import numbered
 
 from wav2lip_npu.config import LipSyncConfig
-from wav2lip_npu.inference.locate import MissingFacePolicy, locate
+from wav2lip_npu.inference.locate import locate, targets_of
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
@@ -37,12 +37,13 @@ def located(detector: Script, cache: DetectionCache | None = None, **options: ob
     config = LipSyncConfig(checkpoint_path=Path("none"), **words)
     images = (np.full((48, 96, 3), n, np.uint8) for n in range(len(detector.boxes)))
     frames = (Frame(time=n / 25, image=image) for n, image in enumerate(images))
-    missing_faces = MissingFacePolicy(policy=config.no_face, fps=25)
+    targets = targets_of([config.face_select], config.no_face, 25)
     boxes = []
-    for one in locate(frames, config, detector, missing_faces, cache):
-        missing_faces.count(has_face=one.has_face)
-        boxes.append(one.box)
-    return boxes, missing_faces
+    for one in locate(frames, config, detector, targets, cache):
+        (face,) = one.faces
+        targets[0].missing_faces.count(has_face=face.found)
+        boxes.append(face.box)
+    return boxes, targets[0].missing_faces
 
 
 def lefts(boxes: list) -> list[int | None]:
@@ -204,6 +205,6 @@ def test_a_killed_run_has_saved_its_detections(
 def test_a_fixed_box_needs_no_detector() -> None:
     config = LipSyncConfig(checkpoint_path=Path("none"), box=(1, 20, 3, 30))
     frames = [Frame(time=0.0, image=image) for image in numbered(3)]
-    missing_faces = MissingFacePolicy(policy="pass", fps=25)
-    boxes = [one.box for one in locate(iter(frames), config, None, missing_faces)]
+    targets = targets_of(["largest"], "pass", 25)
+    boxes = [one.faces[0].box for one in locate(iter(frames), config, None, targets)]
     assert boxes == [(3, 1, 30, 20)] * 3

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.inference.locate import MissingFacePolicy
+from wav2lip_npu.inference.locate import MissingFacePolicy, summarize, targets_of
 
 BOX = (1, 2, 3, 4)
 BOXES = [None, BOX, None, None, BOX]
@@ -37,8 +37,14 @@ def test_frames_given_out_are_counted() -> None:
         strict.count(has_face=False)
 
 
-def test_a_video_without_any_face_is_an_error() -> None:
-    missing_faces = MissingFacePolicy(policy="pass", fps=Fraction(25))
-    missing_faces.count(has_face=False)
+def test_a_video_without_any_face_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    targets = targets_of(["largest"], "pass", 25)
+    targets[0].missing_faces.count(has_face=False)
     with pytest.raises(UserError, match="no face in any of 1 frames"):
-        missing_faces.summarize()
+        summarize(targets)
+    pair = targets_of(["track:1", "track:2"], "pass", 25)
+    for target in pair:
+        target.missing_faces.count(has_face=target is pair[0])
+    summarize(pair)  # one of them is there
+    (line,) = (record.message for record in caplog.records)
+    assert line == "track:2: 1 of 1 frames without a face, unchanged, at seconds 0.00–0.04"

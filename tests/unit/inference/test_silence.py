@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wav2lip_npu import LipSync
-from wav2lip_npu.inference.silence import SpeechWeights
+from wav2lip_npu.inference.hearing import SpeechWeights
 from wav2lip_npu.mel import iter_mel_chunks
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "voice_activity.npz")

@@ -167,7 +167,7 @@ def test_colours_of_any_source(case: str, rotated: bool, tmp_path: Path) -> None
         for frame in read_frames(source):
             # A turned frame comes without what its decoder gave: all of it goes through BGR.
             given = Frame(time=frame.time, image=frame.image) if rotated else frame
-            writer.write(frame.image, source=given, changed=(0, 0, 8, 8))
+            writer.write(frame.image, source=given, changed=[(0, 0, 8, 8)])
     pairs = list(zip(decoded(source), decoded(out), strict=True))
     assert len(pairs) == 3
     for (_, before), (_, after) in pairs:

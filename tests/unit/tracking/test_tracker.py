@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wav2lip_npu.inference.locate import TargetSelector
+from wav2lip_npu.tracking.selection import TargetSelector
 from wav2lip_npu.tracking.tracker import MAX_AGE_FRAMES, Identity, Tracker
 
 SIZE = (320, 180)  # width, height
@@ -55,7 +55,7 @@ def test_one_who_comes_from_behind_another_is_known_again() -> None:
         red, blue = (box_at(60 + 0.8 * frame), RED), (box_at(220 - 0.8 * frame), BLUE)
         apart = abs(red[0][0] - blue[0][0])
         there = update(tracker, frame, red, blue, hidden=int(apart < (8 if frame > 100 else 40)))
-        box = selector.select(there, SIZE, tracker.shot)
+        box = there.get(selector.select(there, SIZE, tracker.shot))
         right.append(box is not None and box[0] == red[0][0])
     missed = np.flatnonzero(~np.array(right))
     assert len(missed) and missed.min() > 70 and missed.max() < 130
@@ -124,7 +124,7 @@ def chosen(rule: str, frames: list[list[tuple]], cuts: tuple[int, ...] = ()) -> 
         present = tracker.update(
             number, picture(*people), boxes(*people), starts_shot=number in cuts
         )
-        box = selector.select(present, SIZE, tracker.shot)
+        box = present.get(selector.select(present, SIZE, tracker.shot))
         found.append(None if box is None else float(box[0]))
     return found
 

@@ -1,12 +1,14 @@
-"""How far each frame's mouth follows the sound: not at all where nobody speaks."""
+"""What each frame hears, and how far its mouth follows that: not at all where nobody speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from wav2lip_npu.constants import SAMPLE_RATE
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.mel import MEL_BANDS, MEL_LIMIT, WINDOW_ROWS, iter_mel_chunks
 from wav2lip_npu.models.voice_activity import WINDOW_SAMPLES, VoiceActivity
 
 SPEECH = 0.5  # probability from which a window of sound counts as speech
@@ -15,6 +17,54 @@ SPEECH = 0.5  # probability from which a window of sound counts as speech
 SECONDS_AFTER, SECONDS_BEFORE = 0.12, 0.2
 FADE_SECONDS = 0.12  # between a mouth that follows the sound and one that does not
 BLOCK_SAMPLES = 16_000  # that are listened to at a time
+
+SILENT_CHUNK = np.full((MEL_BANDS, WINDOW_ROWS), -MEL_LIMIT, np.float32)
+
+Heard = tuple[np.ndarray, float]  # a mel chunk, and the weight of the mouth generated for it
+
+
+def hear(
+    sounds: Sequence[tuple[object, Iterable[np.ndarray]]], fps: float, silence: str
+) -> Iterator[tuple[Heard, ...]]:
+    """What each frame hears of each sound, and how far that mouth follows it, until all have ended.
+
+    Args:
+        sounds: of each its name, for errors, and blocks of mono samples at 16 kHz.
+        fps: frames per second.
+        silence: one of ``config.SILENCES``.
+
+    Raises:
+        UserError: there is less than 0.2 s of a sound.
+    """
+    hearings = [_Hearing(name, blocks, fps, silence) for name, blocks in sounds]
+    while True:
+        heard = tuple(hearing.next() for hearing in hearings)
+        if all(hearing.ended for hearing in hearings):
+            return
+        yield heard
+
+
+class _Hearing:
+    """One sound, frame by frame, and silence after its end."""
+
+    def __init__(
+        self, name: object, blocks: Iterable[np.ndarray], fps: float, silence: str
+    ) -> None:
+        self._name = name
+        self._weights = None if silence == "network" else SpeechWeights(fps)
+        listened = blocks if self._weights is None else self._weights.listen(blocks)
+        self._chunks = iter_mel_chunks(listened, fps)
+        self.ended = False
+
+    def next(self) -> Heard:
+        """What the next frame hears."""
+        try:
+            chunk = next(self._chunks, None)
+        except ValueError as error:  # too little sound
+            raise UserError(f"{self._name}: {error}") from error
+        self.ended = chunk is None
+        weight = 1.0 if self._weights is None else self._weights.next()
+        return (SILENT_CHUNK if chunk is None else chunk), weight
 
 
 class SpeechWeights:
