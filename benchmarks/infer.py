@@ -23,8 +23,8 @@ from benchmarks import measure, original
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import ExportConfig
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.export import export
 from wav2lip_npu.inference.backends import OnnxBackend, TorchBackend
-from wav2lip_npu.inference.export import export
 from wav2lip_npu.inference.fusion import fold, fuse
 from wav2lip_npu.media import video_reader as video
 from wav2lip_npu.models import Generator

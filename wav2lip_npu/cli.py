@@ -99,7 +99,7 @@ def _plot(config: PlotConfig) -> None:
 
 
 def _export(config: ExportConfig) -> None:
-    from wav2lip_npu.inference.export import export
+    from wav2lip_npu.export import export
 
     export(config)
 

@@ -62,8 +62,8 @@ def prepare() -> None:
 
     import wav2lip_npu.cli
     import wav2lip_npu.doctor.command
+    import wav2lip_npu.export
     import wav2lip_npu.inference.command
-    import wav2lip_npu.inference.export
     import wav2lip_npu.preprocessing.command
     import wav2lip_npu.preprocessing.filelists
     import wav2lip_npu.training.trainer  # noqa: F401

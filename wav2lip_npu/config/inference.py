@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from wav2lip_npu.config.base import (
     PRECISIONS,
@@ -19,6 +20,7 @@ from wav2lip_npu.errors import UserError
 
 NO_FACE_POLICIES = ("pass", "hold", "error")
 FACE_RULES = ("largest", "first", "center")  # or track:N
+SPEAKING = "speaking"  # a rule of infer alone, as it needs the sound of the video
 SMOOTHINGS = ("centred", "original", "none")
 BLENDS = ("paste", "feather", "poisson", "mouth")
 SILENCES = ("network", "source", "still")
@@ -38,10 +40,11 @@ def is_face_rule(rule: str) -> bool:
     return rule in FACE_RULES or re.fullmatch(r"track:[1-9]\d*", rule) is not None
 
 
-def require_face_rule(name: str, rule: str) -> None:
-    """Raise a UserError if a rule chooses nobody."""
-    if not is_face_rule(rule):
-        raise UserError(f"{name} {rule}: choose from {', '.join((*FACE_RULES, 'track:N'))}")
+def require_face_rule(name: str, rule: str, *others: str) -> None:
+    """Raise a UserError if a rule chooses nobody, and is none of the others that are allowed."""
+    if not is_face_rule(rule) and rule not in others:
+        rules = ", ".join((*FACE_RULES, "track:N", *others))
+        raise UserError(f"{name} {rule}: choose from {rules}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     """What a ``LipSync`` needs to know, apart from its video and audio."""
 
     detector_batch_option = "--face_det_batch_size"
+    more_face_rules: ClassVar[tuple[str, ...]] = ()
     checkpoint_path: Path = option("generator: a checkpoint, or a file that export wrote")
     backend: str = option(
         "what runs the generator; onnx needs the .onnx file that export writes",
@@ -66,7 +70,8 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     face_det_batch_size: int = option("frames per batch of the face detector", 16)
     face_select: str = option(
         "whose face is lip-synced if there are several: largest or center (when they first "
-        "appear), first, or track:N (the N-th to appear); it stays the same person throughout",
+        "appear), first, or track:N (the N-th to appear): it stays the same person throughout; "
+        "infer also has speaking: in each shot whoever speaks there in the video itself",
         "largest",
     )
     no_face: str = option(
@@ -112,11 +117,16 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
         if set(self.box) != {-1}:
             self.require_rectangle("box")
-            needs_face = {"align": self.align != "off", "enhance": self.enhance is not None}
-            for name, given in {**needs_face, "silence": self.silence == "still"}.items():
+            needs_face = {
+                "align": self.align != "off",
+                "enhance": self.enhance is not None,
+                "silence": self.silence == "still",
+                "face_select": self.face_select == SPEAKING,
+            }
+            for name, given in needs_face.items():
                 if given:
                     raise UserError(f"--{name} {getattr(self, name)}: has no effect with --box")
-        require_face_rule("--face_select", self.face_select)
+        require_face_rule("--face_select", self.face_select, *self.more_face_rules)
 
     def silence_of(self, voices: int) -> str:
         """What the mouths of so many voices do where nobody speaks: one of ``SILENCES``."""
@@ -127,6 +137,7 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
 class InferConfig(LipSyncConfig):
     """Lip-sync videos or still images to speech."""
 
+    more_face_rules = (SPEAKING,)
     face: Path | None = option("video or image with the face; required without --jobs", None)
     audio: Path | None = option(
         "audio file, or video with sound; required without --jobs or --voices", None

@@ -1,1 +1,1 @@
-"""A trained generator at work: videos, programs, export."""
+"""A trained generator at work: videos and programs."""

@@ -119,7 +119,7 @@ class LipSync:
         frames = (Frame(time=n / fps, image=image) for n, image in enumerate(images))
         given = sound if isinstance(sound, Mapping) else {self.config.face_select: sound}
         for rule in given:
-            require_face_rule("sound", rule)
+            require_face_rule("sound" if isinstance(sound, Mapping) else "face_select", rule)
         targets = targets_of([*given], self.config.no_face, fps)
         located = self.locate(frames, targets)
         sounds = [

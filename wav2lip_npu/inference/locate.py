@@ -18,7 +18,7 @@ from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.video_reader import Frame, rectangle
 from wav2lip_npu.tracking.detection import BatchedDetector, Detections, detect_faces
-from wav2lip_npu.tracking.selection import TargetSelector, select_each
+from wav2lip_npu.tracking.selection import Selector, TargetSelector, select_each
 from wav2lip_npu.tracking.shots import mark_detection_frames
 from wav2lip_npu.tracking.smoothing import FaceBox, PixelBox, interpolate_boxes, smooth_boxes
 from wav2lip_npu.tracking.tracker import Identity, TrackedFrame, Tracker, track_faces
@@ -140,7 +140,7 @@ def no_face(frames: int) -> UserError:
 class Target:
     """A person whose mouth is generated."""
 
-    selector: TargetSelector
+    selector: Selector
     missing_faces: MissingFacePolicy
 
 
@@ -216,7 +216,7 @@ def locate(
 
 
 def _select_faces(
-    frames: Iterator[TrackedFrame], selectors: Sequence[TargetSelector]
+    frames: Iterator[TrackedFrame], selectors: Sequence[Selector]
 ) -> Iterator[list[FaceBox[Frame]]]:
     """The boxes of each chosen person, as far as detections are known."""
     for tracked in frames:

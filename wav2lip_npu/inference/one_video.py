@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -14,14 +15,23 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import InferConfig
+from wav2lip_npu.config.inference import SPEAKING
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, no_face, targets_of
 from wav2lip_npu.inference.source import FaceSource
+from wav2lip_npu.inference.speaking import (
+    KeptDetections,
+    SpeakerSelector,
+    find_speakers,
+    listen,
+)
 from wav2lip_npu.inference.voices import Voice, voices_of
 from wav2lip_npu.media.audio import SoundFile, open_sound
 from wav2lip_npu.media.mix import Mix
 from wav2lip_npu.media.sound_track import TrackSound
 from wav2lip_npu.media.video_writer import VideoWriter
+from wav2lip_npu.tracking.detection import BatchedDetector
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
 SHORT_SECONDS = 0.2  # by which a sound track may be short without a warning
@@ -50,7 +60,11 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
         seconds = _longest(sounds)
         _warn_of_short_sound(seconds, sound, config)
         targets = targets_of([voice.person for voice in voices], config.no_face, source.fps)
-        cache = _open_cache(lip_sync, source, config)
+        cache: DetectionCache | KeptDetections | None = _open_cache(lip_sync, source, config)
+        if config.face_select == SPEAKING:
+            cache = KeptDetections() if cache is None else cache
+            selector = _find_speakers(lip_sync, source, config, cache, seconds)
+            targets = [replace(targets[0], selector=selector)]
         located = lip_sync.locate(source.frames(), targets, cache)
         located = _until_the_sound_ends(located, source, config.loop)
         writer = VideoWriter(
@@ -68,7 +82,7 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
             try:
                 frames = _write(generated, writer, total=seconds, fps=source.fps)
             finally:
-                if cache is not None:
+                if isinstance(cache, DetectionCache):
                     cache.save()
     log.info("wrote %s: %d frames, %.5g per second", config.outfile, frames, float(source.fps))
 
@@ -126,6 +140,39 @@ def _write(
             bar.update()
             frames += 1
     return frames
+
+
+def _find_speakers(
+    lip_sync: LipSync,
+    source: FaceSource,
+    config: InferConfig,
+    cache: DetectionCache | KeptDetections,
+    seconds: float | None,
+) -> SpeakerSelector:
+    """Who speaks in the video; so far as its frames are needed, where ``seconds`` are known.
+
+    Raises:
+        UserError: it is a picture, or has no sound.
+    """
+    if source.still:
+        raise UserError(f"--face_select {SPEAKING}: {source.path}: is used as a still image")
+    try:
+        with open_sound(source.path) as own:
+            voice = listen(own)
+    except UserError as error:
+        raise UserError(f"--face_select {SPEAKING}: {error}") from error
+    detector = BatchedDetector(
+        detector=lip_sync.detector, batch_size=config.face_det_batch_size, cache=cache
+    )
+    return find_speakers(
+        source.frames(),
+        detector,
+        config.detect_every,
+        voice,
+        fps=source.fps,
+        start=config.start,
+        total=None if seconds is None else math.ceil(seconds * source.fps),
+    )
 
 
 def _open_cache(

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from wav2lip_npu.tracking.tracker import Identity
+
+
+class Selector(Protocol):
+    """Chooses a person in each frame."""
+
+    def select(
+        self, people: Mapping[Identity, np.ndarray], size: tuple[int, int], shot: int
+    ) -> Identity | None:
+        """See ``TargetSelector``."""
+        ...
 
 
 class TargetSelector:
@@ -59,7 +70,7 @@ class TargetSelector:
 
 
 def select_each(
-    selectors: Sequence[TargetSelector],
+    selectors: Sequence[Selector],
     people: Mapping[Identity, np.ndarray],
     size: tuple[int, int],
     shot: int,

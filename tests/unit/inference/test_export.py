@@ -114,7 +114,7 @@ def test_outfiles_that_cannot_be(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """They are told before the checkpoint is read."""
-    monkeypatch.setattr("wav2lip_npu.inference.export.checkpoint.read", None)
+    monkeypatch.setattr("wav2lip_npu.export.checkpoint.read", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "taken.pth").mkdir()

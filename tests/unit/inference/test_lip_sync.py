@@ -212,7 +212,7 @@ def test_onnx_that_differs_is_not_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("wav2lip_npu.inference.export.fold", lambda generator: Generator().eval())
+    monkeypatch.setattr("wav2lip_npu.export.fold", lambda generator: Generator().eval())
     assert export(generator_file, tmp_path / "g.pth") == 2
     assert "from torch's; not written" in capsys.readouterr().err
     assert not (tmp_path / "g.onnx").exists()
