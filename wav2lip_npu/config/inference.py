@@ -147,7 +147,10 @@ class InferConfig(LipSyncConfig):
         "person,audio,gain (default: one person)",
         None,
     )
-    outfile: Path = option("video to write", Path("results/result_voice.mp4"))
+    outfile: Path = option(
+        "video to write; .mov, .webm and PNG files (out/%05d.png) keep transparency",
+        Path("results/result_voice.mp4"),
+    )
     final_audio: Path | None = option(
         "sound of the result, which lasts as long as --audio; the mouth follows that alone "
         "(default: --audio)",
@@ -189,9 +192,11 @@ class InferConfig(LipSyncConfig):
         "kept)",
         None,
     )
-    crf: int = option("x264's quality, 0 (lossless) to 51", 18)
+    crf: int = option(
+        "quality of H.264, 0 (lossless) to 51; in .webm VP9's, on a scale of its own", 18
+    )
     preset: str = option(
-        "x264's preset; slower ones give smaller files", "veryfast", choices=PRESETS
+        "x264's preset; slower ones give smaller files; not for .webm", "veryfast", choices=PRESETS
     )
 
     def __post_init__(self) -> None:
@@ -209,6 +214,11 @@ class InferConfig(LipSyncConfig):
             raise UserError(f"--end {self.end}: has no effect with --static")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf {self.crf}: must be from 0 to 51")
+        suffix = self.outfile.suffix.lower()
+        for name in {".webm": ("preset",), ".png": ("crf", "preset")}.get(suffix, ()):
+            value = getattr(self, name)
+            if value != getattr(InferConfig, name):
+                raise UserError(f"--{name} {value}: has no effect with {suffix} as --outfile")
         self.require_rectangle("crop")
         self._check_sounds()
         if self.resume and self.jobs is None:

@@ -23,6 +23,7 @@ from wav2lip_npu.media.outfile import (
     FileIdentity,
     check_files,
     file_identity,
+    is_written,
     remove_leftovers,
 )
 from wav2lip_npu.runtime.failures import reason
@@ -260,7 +261,7 @@ def _usable(jobs: list[Job], config: InferConfig, faults: dict[str, str]) -> lis
     written: dict[FileIdentity, int] = {}
     usable = []
     for job in possible:
-        if config.resume and job.outfile.exists():
+        if config.resume and is_written(job.outfile):
             log.info("%s is there already", job.outfile)
             continue
         try:

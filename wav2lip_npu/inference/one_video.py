@@ -28,7 +28,9 @@ from wav2lip_npu.inference.speaking import (
 )
 from wav2lip_npu.inference.voices import Voice, voices_of
 from wav2lip_npu.media.audio import SoundFile, open_sound
+from wav2lip_npu.media.image_sequence import ImageSequenceWriter
 from wav2lip_npu.media.mix import Mix
+from wav2lip_npu.media.outfile import is_sequence
 from wav2lip_npu.media.sound_track import TrackSound
 from wav2lip_npu.media.video_writer import VideoWriter
 from wav2lip_npu.tracking.detection import BatchedDetector
@@ -52,6 +54,8 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
         UserError: an input cannot be used, no frame has a face, or the file cannot be written.
     """
     source = FaceSource(config)
+    if source.has_alpha:
+        _require_effect(config)
     with ExitStack() as files:
         voices = voices_of(config)
         sounds = [files.enter_context(open_sound(voice.audio)) for voice in voices]
@@ -67,14 +71,7 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
             targets = [replace(targets[0], selector=selector)]
         located = lip_sync.locate(source.frames(), targets, cache)
         located = _until_the_sound_ends(located, source, config.loop)
-        writer = VideoWriter(
-            config.outfile,
-            fps=source.fps,
-            sound=sound,
-            like=source.info,
-            crf=config.crf,
-            preset=config.preset,
-        )
+        writer = _writer(config, source, sound)
         heard = [(one.path, one.mono_blocks(shared=one is sound)) for one in sounds]
         generated = lip_sync.generate(located, heard, source.fps, targets)
         # Closed last, as that waits for a thread's batch: an interrupted run may not have the time.
@@ -85,6 +82,36 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
                 if isinstance(cache, DetectionCache):
                     cache.save()
     log.info("wrote %s: %d frames, %.5g per second", config.outfile, frames, float(source.fps))
+
+
+def _require_effect(config: InferConfig) -> None:
+    """Refuse options of encoders that ProRes, which keeps transparency in .mov, does not have.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for name in ("crf", "preset"):
+        value = getattr(config, name)
+        if config.outfile.suffix.lower() == ".mov" and value != getattr(InferConfig, name):
+            raise UserError(
+                f"--{name} {value}: has no effect with ProRes 4444, which keeps the transparency "
+                f"of {config.face} in .mov"
+            )
+
+
+def _writer(
+    config: InferConfig, source: FaceSource, sound: TrackSound
+) -> VideoWriter | ImageSequenceWriter:
+    if is_sequence(config.outfile):
+        return ImageSequenceWriter(config.outfile, fps=source.fps, sound=sound)
+    return VideoWriter(
+        config.outfile,
+        fps=source.fps,
+        sound=sound,
+        like=source.info,
+        crf=config.crf,
+        preset=config.preset,
+    )
 
 
 def _sound_track(
@@ -126,7 +153,7 @@ def _warn_of_short_sound(wanted: float | None, sound: TrackSound, config: InferC
 
 def _write(
     generated: Generator[tuple[LocatedFrame, np.ndarray], None, None],
-    writer: VideoWriter,
+    writer: VideoWriter | ImageSequenceWriter,
     *,
     total: float | None,
     fps: Fraction,

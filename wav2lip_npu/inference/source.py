@@ -14,6 +14,7 @@ import numpy as np
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media import images, video_reader
+from wav2lip_npu.media.outfile import KEEP_ALPHA, keeps_alpha
 from wav2lip_npu.media.video_reader import Frame
 from wav2lip_npu.tracking.detection import max_frames_held
 
@@ -24,7 +25,7 @@ class FaceSource:
     """A video or a still image, made smaller, rotated and cropped as the options say."""
 
     def __init__(self, config: InferConfig) -> None:
-        """Look into the file.
+        """Look into the file; what cannot be kept of it is told.
 
         Raises:
             UserError: no such file, or neither a video nor an image.
@@ -33,6 +34,7 @@ class FaceSource:
         self.path = config.face
         self.still = config.static
         self.info: video_reader.VideoInfo | None = None
+        self._keeps_alpha = keeps_alpha(config.outfile)
         if images.is_image(config.face):
             self.still = True
             self.fps = Fraction(config.fps).limit_denominator(1001)
@@ -40,10 +42,17 @@ class FaceSource:
                 name = "start" if config.start > 0 else "end"
                 value = getattr(config, name)
                 raise UserError(f"--{name} {value}: has no effect, {config.face} is an image")
+            image, alpha = images.read_with_alpha(config.face)
+            if alpha is not None and not self._keeps_alpha:
+                self._warn(video_reader.ALPHA_WARNING)
+                alpha = None
+            self._image = Frame(time=0.0, image=image, alpha=alpha)
+            self.has_alpha = alpha is not None
         else:
             self.info = video_reader.probe(config.face)
             for warning in self.info.warnings:
-                log.warning("%s: %s", config.face, warning)
+                self._warn(warning)
+            self.has_alpha = self._keeps_alpha and self.info.has_alpha
             if config.rotate and self.info.pixel_aspect:  # 0 is one of a damaged header
                 self.info = replace(self.info, pixel_aspect=1 / self.info.pixel_aspect)
             self.fps = self.info.fps
@@ -59,6 +68,13 @@ class FaceSource:
         self._rotate = config.rotate
         self._crop = config.crop
 
+    def _warn(self, warning: str) -> None:
+        if warning == video_reader.ALPHA_WARNING:
+            if self._keeps_alpha:
+                return
+            warning += f"; {KEEP_ALPHA}"
+        log.warning("%s: %s", self.path, warning)
+
     def frames(self) -> Iterator[Frame]:
         """All frames in order, from ``--start`` to ``--end``; of a still image, the one there is.
 
@@ -66,7 +82,7 @@ class FaceSource:
             UserError: the video ends before ``--start``.
         """
         if self.info is None:
-            yield self._edit(Frame(time=0.0, image=images.read_image(self.path)))
+            yield self._edit(self._image)
             return
         empty = True
         for frame in self._part(0, 1 if self.still else None):
@@ -118,7 +134,9 @@ class FaceSource:
         since = self.info.start + start / float(self.fps) - 1.0
         can_seek = since > self.info.start and self.info.is_seekable
         frames = video_reader.at_rate(
-            video_reader.read_frames(self.path, since=since if can_seek else None),
+            video_reader.read_frames(
+                self.path, since=since if can_seek else None, with_alpha=self._keeps_alpha
+            ),
             self.fps,
             origin=self.info.start if start else None,
             first=start,
@@ -127,7 +145,14 @@ class FaceSource:
             yield self._edit(frame)
 
     def _edit(self, frame: Frame) -> Frame:
-        image = frame.image
+        image = self._edited(frame.image)
+        if image is frame.image:
+            return frame
+        alpha = None if frame.alpha is None else self._edited(frame.alpha)
+        return Frame(time=frame.time, image=image, alpha=alpha)
+
+    def _edited(self, image: np.ndarray) -> np.ndarray:
+        """An image, or its alpha plane, resized, rotated and cropped."""
         height, width = image.shape[:2]
         if self._resize_factor > 1:
             size = width // self._resize_factor, height // self._resize_factor
@@ -139,7 +164,7 @@ class FaceSource:
             image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
         if self._crop != (0, -1, 0, -1):
             image = self._cropped(image)
-        return frame if image is frame.image else Frame(time=frame.time, image=image)
+        return image
 
     def _cropped(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import av
 import av.container
+from av.codec.codec import UnknownCodecError
 from av.stream import Disposition
 
 from wav2lip_npu.errors import UserError
@@ -24,6 +25,7 @@ _GENERATE_PTS = 1  # AVFMT_FLAG_GENPTS, which PyAV sets: guessed time stamps, of
 _PLAYLIST = re.compile(rb"\s*(\xef\xbb\xbf)?(#EXTM3U|ffconcat|v=0\r?\n|<\?xml[^<]*<MPD|<MPD)")
 _PLAYLIST_BYTES = 512  # in which it shows
 _PLAYLIST_FORMATS = frozenset(("concat", "dash", "hls", "imf", "rtsp", "sdp"))  # of FFmpeg
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 Stream = TypeVar("Stream", av.AudioStream, av.VideoStream)
 
@@ -190,19 +192,64 @@ def demux(
         yield packet
 
 
-def decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    """The frames of packets, without those that cannot be decoded."""
+def alpha_decoder(stream: av.VideoStream, path: Path) -> av.VideoCodecContext | None:
+    """A decoder for transparency that the stream's own leaves out; None: there is no such thing.
+
+    VP8 and VP9 keep it beside the frames. Of FFmpeg's decoders, libvpx's alone read it.
+
+    Raises:
+        UserError: this build of FFmpeg has no libvpx.
+    """
+    name = _ALPHA_DECODERS.get(stream.codec_context.codec.canonical_name)
+    if name is None or not marks_alpha(stream):
+        return None
+    try:
+        decoder = av.CodecContext.create(name, "r")
+    except UnknownCodecError as error:
+        raise UserError(
+            f"{path}: this PyAV has no {name}, which reads its transparency; choose an --outfile "
+            "without transparency, such as .mp4"
+        ) from error
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.extradata = stream.codec_context.extradata
+    decoder.options = {"max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
+def marks_alpha(stream: av.VideoStream) -> bool:
+    """Whether a stream of VP8 or VP9 says that it has transparency."""
+    return stream.metadata.get("alpha_mode") == "1"
+
+
+def decode(
+    packets: Iterator[av.Packet], video_decoder: av.VideoCodecContext | None = None
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """The frames of packets, without those that cannot be decoded.
+
+    Args:
+        packets: of video and sound.
+        video_decoder: is used for the video instead of the stream's own.
+    """
     for packet in packets:
-        yield from decode_packet(packet)
+        is_video = isinstance(packet.stream, av.VideoStream)
+        yield from decode_packet(packet, video_decoder if is_video else None)
 
 
-def decode_packet(packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
+def decode_packet(
+    packet: av.Packet, decoder: av.VideoCodecContext | None = None
+) -> list[av.VideoFrame | av.AudioFrame]:
     """The frames of a packet; none of one that cannot be decoded.
+
+    Args:
+        packet: of video or sound.
+        decoder: is used instead of its stream's own.
 
     Raises:
         MemoryError: there was not enough.
     """
     try:
+        if decoder is not None:
+            return decoder.decode(packet)  # type: ignore[return-value]
         return packet.decode()  # type: ignore[return-value]
     except MemoryError:
         raise

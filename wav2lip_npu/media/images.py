@@ -18,6 +18,9 @@ from wav2lip_npu.media.container import (
 from wav2lip_npu.media.video_reader import ALPHA_WARNING, VideoFile
 from wav2lip_npu.runtime.failures import is_out_of_memory, reason
 
+MAX_ALPHA = 255  # opaque
+MAX_DIFFERENCE = 2.0  # of 255, in the mean, of an image that was decoded twice
+
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,22 @@ def put_text(
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a still image as (h, w, 3) BGR, upright.
+    """Read a still image as (h, w, 3) BGR, upright; what is transparent in it is told.
+
+    Raises:
+        UserError: no such file, or not an image.
+    """
+    image, alpha = read_with_alpha(path)
+    if alpha is not None:
+        log.warning("%s: %s", path, ALPHA_WARNING)
+    return image
+
+
+def read_with_alpha(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a still image, upright.
+
+    Returns:
+        (h, w, 3) BGR; and (h, w) uint8, 255 is opaque, or None if all is opaque.
 
     Raises:
         UserError: no such file, or not an image.
@@ -74,14 +92,16 @@ def read_image(path: Path) -> np.ndarray:
         log.warning("%s: is cut off; what is missing of the picture is grey", path)
     if image is None or data[4:8] == b"ftyp":  # AVIF and HEIC, which OpenCV does not turn upright
         return _first_frame(path, image)
-    if whole is not None and _is_transparent(whole):
-        log.warning("%s: %s", path, ALPHA_WARNING)
     if data[12:16] == b"VP8X" and data[20] & 2:
         log.warning("%s: is an animation, of which the first picture is taken", path)
-    return image
+    alpha = None if whole is None else _alpha(whole)
+    if whole is not None and alpha is not None and not _is_upright(whole, image):
+        log.warning("%s: %s, as the picture is turned by its EXIF data", path, ALPHA_WARNING)
+        return image, None
+    return image, alpha
 
 
-def _first_frame(path: Path, image: np.ndarray | None) -> np.ndarray:
+def _first_frame(path: Path, image: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """A picture as FFmpeg reads it; or as OpenCV did, where it has parts that FFmpeg leaves apart.
 
     Raises:
@@ -91,23 +111,39 @@ def _first_frame(path: Path, image: np.ndarray | None) -> np.ndarray:
         if len(container.streams.video) > 1:  # tiles, or transparency
             if image is None:
                 raise UserError(f"{path}: is a picture in tiles; convert it to PNG or JPEG")
-            return image
+            return image, None
         try:
-            video = VideoFile(container, path)
+            video = VideoFile(container, path, with_alpha=True)
         except UserError as error:
             raise _unreadable(path) from error
         for warning in video.info.warnings:
-            log.warning("%s: %s", path, warning)
-        return next(video.frames()).image
+            if warning != ALPHA_WARNING:
+                log.warning("%s: %s", path, warning)
+        frame = next(video.frames())
+        is_opaque = frame.alpha is None or frame.alpha.min() == MAX_ALPHA
+        return frame.image, None if is_opaque else frame.alpha
 
 
 def _unreadable(path: Path) -> UserError:
     return UserError(f"{path}: not an image that can be read; it is damaged, or of a rare kind")
 
 
-def _is_transparent(image: np.ndarray) -> bool:
-    """Whether an image as it is stored has pixels that are not opaque."""
-    if image.ndim < 3 or image.shape[2] != 4:
+def _alpha(whole: np.ndarray) -> np.ndarray | None:
+    """The alpha plane (h, w) uint8 of an image as it is stored; None if all is opaque."""
+    if whole.ndim < 3 or whole.shape[2] != 4:
+        return None
+    opaque = 1.0 if whole.dtype.kind == "f" else np.iinfo(whole.dtype).max
+    alpha = whole[..., 3]
+    if alpha.min() >= opaque:
+        return None
+    scaled: np.ndarray = np.rint(alpha.clip(0, opaque) * (MAX_ALPHA / opaque)).astype(np.uint8)
+    return scaled
+
+
+def _is_upright(whole: np.ndarray, image: np.ndarray) -> bool:
+    """Whether an image as it is stored lies as the one that OpenCV turned upright."""
+    if whole.shape[:2] != image.shape[:2]:
         return False
-    opaque = 1.0 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
-    return bool(image[..., 3].min() < opaque)
+    if whole.dtype != np.uint8:
+        return True
+    return bool(cv2.absdiff(np.ascontiguousarray(whole[..., :3]), image).mean() < MAX_DIFFERENCE)

@@ -1,4 +1,4 @@
-"""The sound track of a new video: an AAC stream that is encoded beside the frames."""
+"""The sound track of a new video: a stream that is encoded beside the frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ import numpy as np
 from wav2lip_npu.media.audio import MAX_SAMPLE, AlignedSound
 from wav2lip_npu.media.timestamps import Clocks
 
-_AAC_RATES = frozenset((8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000))  # Hz
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # Hz
+# By FFmpeg's name of the encoder; another rate becomes the highest. PCM has any rate.
+_RATES = {"aac": frozenset((*_OPUS_RATES, 11025, 22050, 32000, 44100)), "libopus": _OPUS_RATES}
+# FFmpeg's documentation recommends it from 64 kbit/s on; it takes a third of the time.
+_OPTIONS = {"aac": {"aac_coder": "fast"}}
 
 
 class LayoutResampler:
@@ -88,11 +92,21 @@ class TrackSound(Protocol):
 
 
 class SoundTrack:
-    """An AAC stream, encoded step by step."""
+    """A stream of sound, encoded step by step."""
 
-    def __init__(self, sound: TrackSound, output: av.container.OutputContainer) -> None:
+    def __init__(
+        self, sound: TrackSound, output: av.container.OutputContainer, codec: str = "aac"
+    ) -> None:
+        """Add a stream to a file.
+
+        Args:
+            sound: what is encoded.
+            output: the file.
+            codec: FFmpeg's name of the encoder, which its build has.
+        """
         self._sound = sound
-        self._rate = sound.rate if sound.rate in _AAC_RATES else max(_AAC_RATES)
+        rates = _RATES.get(codec, (sound.rate,))
+        self._rate = sound.rate if sound.rate in rates else max(rates)
         self._layout = layout_of(sound.channels)
         self._resampler = LayoutResampler(self._layout, self._rate)
         self._aligned = AlignedSound(self._resampler, sound.start, sound.path, sound.clocks())
@@ -100,9 +114,10 @@ class SoundTrack:
         self._waiting = av.AudioFifo()
         self._written = 0  # samples
         self._output = output
-        # FFmpeg's documentation recommends it from 64 kbit/s on; it takes a third of the time.
-        coder = {"aac_coder": "fast"}
-        self._stream = output.add_stream("aac", rate=self._rate, layout=self._layout, options=coder)
+        options = _OPTIONS.get(codec, {})
+        stream = output.add_stream(codec, rate=self._rate, layout=self._layout, options=options)
+        assert isinstance(stream, av.AudioStream)
+        self._stream = stream
 
     def write_until(self, seconds: Fraction) -> None:
         """Encode the sound before ``seconds`` as far as it is decoded, and nothing after it."""

@@ -6,11 +6,12 @@ import logging
 import mimetypes
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -18,16 +19,19 @@ from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import MonoConverter, WavWriter
 from wav2lip_npu.media.container import (
+    alpha_decoder,
     audio_stream,
     decode,
     demux,
     find_video_stream,
     header_seconds,
     holds_image,
+    marks_alpha,
     media_errors,
     open_media,
     video_stream,
 )
+from wav2lip_npu.media.planes import has_alpha, is_transparent, read_alpha
 from wav2lip_npu.media.timestamps import (
     MAX_FPS,
     Clocks,
@@ -62,6 +66,7 @@ class Frame:
     time: float  # seconds of the file's clock
     image: np.ndarray  # (h, w, 3) BGR uint8, upright
     decoded: av.VideoFrame | None = None  # the codec's own frame, unless it was turned
+    alpha: np.ndarray | None = None  # (h, w) uint8, 255 is opaque; None: all is, or none is wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,7 @@ class VideoInfo:
     color_primaries: int  # FFmpeg's number; 2 not said
     color_transfer: int  # FFmpeg's number; 2 not said, 16 and 18 are HDR's
     pixel_aspect: Fraction  # width of a pixel by its height, upright
+    has_alpha: bool = False  # there is an alpha plane, which may be opaque
     is_seekable: bool = True  # the time stamps after a seek can be used
     warnings: tuple[str, ...] = ()  # what a user should know of the file
 
@@ -95,6 +101,7 @@ class VideoFile:
         path: Path,
         *,
         with_sound: bool = False,
+        with_alpha: bool = False,
         since: float | None = None,
     ) -> None:
         """See ``open_video``."""
@@ -110,7 +117,8 @@ class VideoFile:
             with media_errors(path):
                 container.seek(int(since / stream.time_base), stream=stream)
         self._path = path
-        self._decoded = decode(demux(container, streams, path))
+        decoder = alpha_decoder(stream, path) if with_alpha else None
+        self._decoded = decode(demux(container, streams, path), decoder)
         first, self._early = first_frames(self._decoded)
         if not first:
             raise UserError(f"{path}: no frame of its video stream can be decoded")
@@ -118,6 +126,7 @@ class VideoFile:
         self._timing = Timing.of(stream, first)
         self._clocks = Clocks(path, header_seconds(container))
         self.info = _describe(stream, first[0], self._timing)
+        self._with_alpha = with_alpha and self.info.has_alpha
 
     def frames(self, wav: WavWriter | None = None) -> Iterator[Frame]:
         """All frames, once.
@@ -127,14 +136,19 @@ class VideoFile:
         """
         sound = MonoConverter(self.info.start, self._path, self._clocks)
         clock = FrameClock(self._timing, self._clocks)
-        converter = VideoReformatter()  # one for all: a frame's own is set up anew each time
+        # One for all, and one for each kind: a frame's own is set up anew each time.
+        converter, alpha_converter = VideoReformatter(), VideoReformatter()
         scaled = False
         for decoded in self._all_decoded():
             if isinstance(decoded, av.VideoFrame):
                 if (decoded.width, decoded.height) != self._size and not scaled:
                     scaled = True
                     log.warning("%s: frames of other sizes are scaled to the first", self._path)
-                yield _upright(decoded, clock.time(decoded), self._size, converter)
+                frame = _upright(decoded, clock.time(decoded), self._size, converter)
+                if self._with_alpha:
+                    alpha = _upright_alpha(decoded, self._size, alpha_converter)
+                    frame = replace(frame, alpha=alpha)
+                yield frame
             elif wav is not None:
                 for block in sound.convert(decoded):
                     wav.write(block)
@@ -149,22 +163,27 @@ class VideoFile:
 
 @contextmanager
 def open_video(
-    path: Path, *, with_sound: bool = False, since: float | None = None
+    path: Path,
+    *,
+    with_sound: bool = False,
+    with_alpha: bool = False,
+    since: float | None = None,
 ) -> Iterator[VideoFile]:
     """Open a video and decode its first frame.
 
     Args:
         path: the file.
         with_sound: whether ``frames`` also decodes the first audio stream.
+        with_alpha: whether ``frames`` come with their transparency, if they have one.
         since: seconds of the file's clock; the first frame is one from before it, if the file's
             index is right.
 
     Raises:
-        UserError: no such file, not media, no video stream, no frame in it that can be decoded, or
-            no audio stream where its sound is wanted.
+        UserError: no such file, not media, no video stream, no frame in it that can be decoded, no
+            audio stream where its sound is wanted, or no decoder for its transparency.
     """
     with open_media(path) as container:
-        yield VideoFile(container, path, with_sound=with_sound, since=since)
+        yield VideoFile(container, path, with_sound=with_sound, with_alpha=with_alpha, since=since)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -177,13 +196,16 @@ def probe(path: Path) -> VideoInfo:
         return video.info
 
 
-def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
+def read_frames(
+    path: Path, *, since: float | None = None, with_alpha: bool = False
+) -> Iterator[Frame]:
     """Decode the video stream that players take.
 
     Args:
         path: the file.
         since: seconds of the file's clock; frames come from some moment before it on, or from the
             first one.
+        with_alpha: whether they come with their transparency, if they have one.
 
     Raises:
         UserError: as ``open_video``.
@@ -192,9 +214,11 @@ def read_frames(path: Path, *, since: float | None = None) -> Iterator[Frame]:
         video = None
         if since is not None:
             with suppress(UserError):
-                video = files.enter_context(open_video(path, since=since))
+                opened = open_video(path, with_alpha=with_alpha, since=since)
+                video = files.enter_context(opened)
         if video is None or (since is not None and not _reaches(video.info, since)):
-            video = files.enter_context(open_video(path))  # the index is wrong, or missing
+            # The index is wrong, or missing.
+            video = files.enter_context(open_video(path, with_alpha=with_alpha))
         yield from video.frames()
 
 
@@ -211,7 +235,7 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
     if timing.is_counted or mean is None or not 0 < mean <= MAX_FPS:
         mean = rate
     warnings = []
-    if _has_alpha(stream, first):
+    if marks_alpha(stream) or (has_alpha(first, codec.name) and is_transparent(first)):
         warnings.append(ALPHA_WARNING)
     if timing.is_counted:
         warnings.append(
@@ -228,6 +252,7 @@ def _describe(stream: av.VideoStream, first: av.VideoFrame, timing: Timing) -> V
         color_primaries=_if_in(_PRIMARIES, codec.color_primaries, 2),
         color_transfer=_if_in(_TRANSFERS, codec.color_trc, 2),
         pixel_aspect=1 / aspect if rotation in (90, 270) else aspect,
+        has_alpha=marks_alpha(stream) or has_alpha(first, codec.name),
         is_seekable=timing.is_seekable,
         warnings=tuple(warnings),
     )
@@ -243,16 +268,6 @@ def _if_in(known: frozenset[int], number: int, otherwise: int) -> int:
     return int(number) if int(number) in known else otherwise
 
 
-def _has_alpha(stream: av.VideoStream, first: av.VideoFrame) -> bool:
-    """Whether a video has transparency; VP8 and VP9 keep it beside the frames."""
-    if stream.metadata.get("alpha_mode") == "1":
-        return True
-    if not any(component.is_alpha for component in first.format.components):
-        return False
-    alpha = first.reformat(format="rgba").to_ndarray()[..., 3]
-    return bool(alpha.min() < 255)
-
-
 def _upright(
     decoded: av.VideoFrame, time: float, size: tuple[int, int], converter: VideoReformatter
 ) -> Frame:
@@ -264,6 +279,16 @@ def _upright(
     if rotation:
         image = np.ascontiguousarray(np.rot90(image, rotation // 90))
     return Frame(time=time, image=image, decoded=None if rotation or is_scaled else decoded)
+
+
+def _upright_alpha(
+    decoded: av.VideoFrame, size: tuple[int, int], converter: VideoReformatter
+) -> np.ndarray:
+    """A frame's alpha plane, as ``_upright`` gives its colours."""
+    alpha = read_alpha(decoded, converter)
+    if (decoded.width, decoded.height) != size:
+        alpha = cv2.resize(alpha, size)
+    return np.ascontiguousarray(np.rot90(alpha, _rotation(decoded) // 90))
 
 
 def _rotation(decoded: av.VideoFrame) -> int:

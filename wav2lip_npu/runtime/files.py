@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +62,29 @@ def publish(partial: Path, path: Path) -> None:
     _flush(partial)
     partial.replace(path)
     _flush(path.parent)
+
+
+def publish_files(partial: Path, folder: Path, names: Sequence[str]) -> None:
+    """Flush complete files to the disk and move them to a folder in this order; all, or none.
+
+    Args:
+        partial: the folder where they are, of the same file system.
+        folder: where none of these names is taken.
+        names: of the files.
+    """
+    for name in names:
+        _flush(partial / name)
+    moved = 0
+    try:
+        for name in names:
+            moved += 1
+            (partial / name).replace(folder / name)
+        _flush(folder)
+    except BaseException:
+        for name in names[:moved]:
+            if not (partial / name).exists():
+                (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def publish_folder(partial: Path, path: Path) -> None:

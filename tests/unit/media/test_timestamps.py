@@ -165,9 +165,9 @@ def test_the_frames_of_a_videos_sound_are_not_decoded(
     decoded: Counter[str] = Counter()
     decode = opening.decode_packet
 
-    def counted(packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
+    def counted(packet: av.Packet, *rest: object) -> list[av.VideoFrame | av.AudioFrame]:
         decoded[packet.stream.type] += 1
-        return decode(packet)
+        return decode(packet, *rest)
 
     monkeypatch.setattr(opening, "decode_packet", counted)
     with open_sound(path) as sound:
