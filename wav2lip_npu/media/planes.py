@@ -7,6 +7,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 ALPHA_PLANE = 3  # of all planar formats that have one
+_ALPHA_BYTES = {"rgba": 3, "bgra": 3, "argb": 0, "abgr": 0}  # which of the four bytes of a pixel
 _MAX_BITS = 16  # of whole numbers; more are floats
 # Formats in which some decoders give whatever a file holds: they do not say that it is transparent.
 _CATCH_ALL_CODECS = frozenset(("gif", "rawvideo"))
@@ -56,9 +57,11 @@ def read_alpha(frame: av.VideoFrame, converter: VideoReformatter, *, bits: int =
 
     Args:
         frame: of any format; without an alpha plane it is opaque.
-        converter: for formats whose alpha is among the colours.
+        converter: for formats that NumPy cannot read.
         bits: of the result; 2**bits − 1 is opaque.
     """
+    if (byte := _ALPHA_BYTES.get(frame.format.name)) is not None:
+        return scale_depth(frame.to_ndarray()[..., byte], 8, bits)
     component = frame.format.components[-1]
     is_plane = component.is_alpha and component.plane == ALPHA_PLANE
     if not is_plane or component.bits > _MAX_BITS or frame.format.is_big_endian:
