@@ -9,24 +9,36 @@ from face_detection import Box
 from wav2lip_npu.blending.blend import blend
 from wav2lip_npu.blending.closed_mouth import ClosedMouth
 from wav2lip_npu.blending.enhancer import Enhancer
+from wav2lip_npu.blending.in_front import InFront
+from wav2lip_npu.blending.masks import mix
 from wav2lip_npu.boxes import bounds
 
 
 class Blender:
     """Puts generated faces into frames, and something else where nobody speaks."""
 
-    def __init__(self, how: str, silence: str, enhancer: Enhancer | None = None) -> None:
+    def __init__(
+        self,
+        how: str,
+        silence: str,
+        enhancer: Enhancer | None = None,
+        *,
+        keep_in_front: bool = False,
+    ) -> None:
         """Blend in a given way.
 
         Args:
             how: one of ``config.BLENDS``.
             silence: one of ``config.SILENCES``.
             enhancer: restores the generated mouth.
+            keep_in_front: whether what lies before the lower face stays as it is in the frame.
         """
         self._how = how
         self._enhancer = enhancer
         self._shuts = silence == "still"
         self._closed_mouth = ClosedMouth()
+        self._keeps = keep_in_front
+        self._in_front = InFront()
         self._shot = 0
 
     def blend(
@@ -55,10 +67,37 @@ class Blender:
         if around is None:
             return image
         if shot != self._shot:
-            self._shot, self._closed_mouth = shot, ClosedMouth()
+            self._shot = shot
+            self._closed_mouth, self._in_front = ClosedMouth(), InFront()
+        kept = None
+        if self._keeps and points is not None:
+            kept = self._in_front.find(image, around, points)
+        result = self._blended(
+            image, face, box, around, tilt, points, weight, hidden=kept is not None
+        )
+        if kept is not None and result is not image:
+            x1, y1, x2, y2 = around
+            place = result[y1:y2, x1:x2]
+            place[:] = mix(place, image[y1:y2, x1:x2], kept)
+        return result
+
+    def _blended(
+        self,
+        image: np.ndarray,
+        face: np.ndarray | None,
+        box: Box,
+        around: Box,
+        tilt: float,
+        points: np.ndarray | None,
+        weight: float,
+        *,
+        hidden: bool,
+    ) -> np.ndarray:
+        """The frame as it would be with nothing before the face; the frame itself if it is that."""
         silent = image
         if self._shuts and points is not None:
-            self._closed_mouth.see(image, around, points)
+            if not hidden:
+                self._closed_mouth.see(image, around, points)
             if weight < 1:
                 silent = self._closed_mouth.shut(image, around, points)
         if face is None or weight == 0:

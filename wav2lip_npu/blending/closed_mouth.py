@@ -8,14 +8,8 @@ import cv2
 import numpy as np
 
 from face_detection import Box
-from face_detection.landmarks import (
-    CHIN,
-    FOREHEAD,
-    INNER_LIPS,
-    OUTER_LIPS,
-    POINTS,
-    mouth_shape,
-)
+from face_detection.landmarks import mouth_shape
+from wav2lip_npu.blending.aligned_face import fit
 from wav2lip_npu.blending.colours import match_colours
 from wav2lip_npu.blending.masks import mix, mouth_mask
 
@@ -25,7 +19,6 @@ REMEMBERED = 8  # faces, each seen from another side
 # face is put over the other: up to the one it is seen from the same side, from the other on the
 # one face looks wrong in the other.
 SAME_SIDE, MAX_MISFIT = 0.01, 0.03
-NO_LIPS = np.setdiff1d(np.arange(POINTS), [*OUTER_LIPS, *INNER_LIPS])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +48,7 @@ class ClosedMouth:
         opening = float(mouth_shape(points)[0])
         if opening > OPEN:
             return
-        same = [one for one in self._seen if _fit(one.points, points)[1] < SAME_SIDE]
+        same = [one for one in self._seen if fit(one.points, points)[1] < SAME_SIDE]
         if any(one.opening <= opening for one in same):
             return
         x1, y1, x2, y2 = box
@@ -80,11 +73,11 @@ class ClosedMouth:
         opening = float(mouth_shape(points)[0])
         x1, y1, x2, y2 = box
         place, size = points[:, :2] - box[:2], (x2 - x1, y2 - y1)
-        fits = [(*_fit(one.points, place), one) for one in self._seen if one.opening < opening]
-        fits = [fit for fit in fits if fit[1] < MAX_MISFIT]
+        fits = [(*fit(one.points, place), one) for one in self._seen if one.opening < opening]
+        fits = [found for found in fits if found[1] < MAX_MISFIT]
         if opening <= SHUT or not fits:
             return image
-        matrix, _, best = min(fits, key=lambda fit: fit[1] + fit[2].opening)
+        matrix, _, best = min(fits, key=lambda found: found[1] + found[2].opening)
         shut = cv2.warpAffine(best.patch, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         mask = mouth_mask(place, size)
         own = image[y1:y2, x1:x2]
@@ -93,13 +86,3 @@ class ClosedMouth:
         result = image.copy()
         result[y1:y2, x1:x2] = mix(own, matched, mask)
         return result
-
-
-def _fit(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
-    """The affine map (2, 3) from one face's points to another's, but the lips'; and its misfit."""
-    ones = np.ones((len(NO_LIPS), 1))
-    sources, wanted = np.hstack([points[NO_LIPS, :2], ones]), targets[NO_LIPS, :2]
-    found = np.linalg.lstsq(sources, wanted, rcond=None)[0]
-    error = np.linalg.norm(sources @ found - wanted, axis=1)
-    height = np.linalg.norm(targets[FOREHEAD, :2] - targets[CHIN, :2])
-    return np.ascontiguousarray(found.T), float(np.sqrt(np.mean(error**2)) / height)

@@ -111,6 +111,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         None,
         choices=SILENCES,
     )
+    keep_in_front: bool = option(
+        "keep what comes before the lower face (a microphone, a glass, a hand), as far as it looks "
+        "unlike the face that was seen before",
+        False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +131,8 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
             for name, given in needs_face.items():
                 if given:
                     raise UserError(f"--{name} {getattr(self, name)}: has no effect with --box")
+            if self.keep_in_front:
+                raise UserError("--keep_in_front: has no effect with --box")
         require_face_rule("--face_select", self.face_select, *self.more_face_rules)
 
     def silence_of(self, voices: int) -> str:

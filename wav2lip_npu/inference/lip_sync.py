@@ -89,7 +89,7 @@ class LipSync:
         file = config.enhance
         self._enhancer = None if file is None else Enhancer(Path(file), self.device)
         blends_by_points = config.blend == "mouth" or config.silence == "still"
-        self._needs_points = blends_by_points or file is not None
+        self._needs_points = blends_by_points or file is not None or config.keep_in_front
 
     def __call__(
         self,
@@ -189,7 +189,8 @@ class LipSync:
         pairs = _pairs(located, hear(sounds, float(fps), silence))
         # A batch is generated while the one before it is blended.
         batches = prefetch(self._generated(pairs, len(targets)), 1)
-        blenders = [Blender(self.config.blend, silence, self._enhancer) for _ in targets]
+        how, keeps = self.config.blend, self.config.keep_in_front
+        blenders = [Blender(how, silence, self._enhancer, keep_in_front=keeps) for _ in targets]
         with closing(prefetch(_blended(batches, blenders), QUEUED_FRAMES)) as blended:
             for frame, image in blended:
                 for face, target in zip(frame.faces, targets, strict=True):
