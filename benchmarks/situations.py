@@ -69,6 +69,16 @@ def dark(frames: Frames, points: Points) -> Frames:
     return results
 
 
+def lamp(frames: Frames, points: Points) -> Frames:
+    """The light comes from the right for a while: half of it on the left, a fifth more there."""
+    results = []
+    for number, image in enumerate(frames):
+        on = np.interp(number / len(frames), (0.3, 0.5, 0.7), (0, 1, 0))
+        gains = np.linspace(1 - 0.5 * on, 1 + 0.2 * on, image.shape[1])
+        results.append(_scaled(image, gains[None]))
+    return results
+
+
 def hand(frames: Frames, points: Points) -> Frames:
     """Four fingers that come up before the mouth and go."""
     results = []
@@ -131,6 +141,7 @@ SITUATIONS: dict[str, Callable[[Frames, Points], Frames]] = {
     "beard": beard,
     "glasses": glasses,
     "dark": dark,
+    "lamp": lamp,
     "hand": hand,
     "fast": fast,
     "close-up": close_up,
