@@ -78,6 +78,7 @@ INFER_OPTIONS = (
     *("--blend feather", "--blend poisson --box 0 128 0 128", "--no_face error", "--static maybe"),
     *(
         "--blend mouth",
+        "--blend mouth --keep_in_front",
         "--blend mouth --align tilt --silence still",
         "--silence source",
         "--enhance=speech.wav",

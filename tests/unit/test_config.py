@@ -68,6 +68,10 @@ def test_numbers_are_used_or_refused_in_one_line(config: type, name: str) -> Non
             {"align": "tilt", "box": (0, 9, 0, 9)},
             "--align tilt: has no effect with --box",
         ),
+        (
+            {"keep_in_front": True, "box": (0, 9, 0, 9)},
+            "--keep_in_front: has no effect with --box",
+        ),
         ({"fps": 0.0}, "--fps 0.0: must be from 1 to 240"),
         ({"fps": 1e9}, "--fps 1000000000.0: must be from 1 to 240"),
         ({"crf": 52}, "--crf 52: must be from 0 to 51"),
