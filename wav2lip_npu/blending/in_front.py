@@ -41,9 +41,9 @@ SHRINKS = 0.005  # units a frame, of a range towards what is seen
 USUAL_PERCENTILE, USUAL_LEVELS, THRESHOLD_BY_LEVEL = 90, (0.03, 0.6), 4.0
 LEVEL_RATE = 0.03  # share of the newest frame in the level
 THRESHOLDS = (0.15, 0.7)  # units
-# If more of the upper face than this share is out by so much, the head has turned: only what was in
-# front before is then, and only where it is far out.
-UPPER_SHARE, UPPER_UNITS, TURNED_THRESHOLD = 0.08, 0.6, 1.2
+# It is no less than so many times what the upper face is out by, nearly at most. If that is more
+# than ``TURNED``, the head has turned: only what was in front before can be then.
+UPPER_PERCENTILE, THRESHOLD_BY_UPPER, TURNED = 92, 2.0, 0.6
 
 SPECK = np.ones((2, 2), np.uint8)  # what is smaller is noise
 GAP = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))  # what is smaller belongs to it
@@ -97,9 +97,9 @@ class InFront:
         out = cv2.reduce(out, 1, cv2.REDUCE_MAX).reshape(SIDE, SIDE)
         revealed = self._revealed(face, values)
         out[revealed] = 0
-        turned = (out[face.upper] > UPPER_UNITS).mean() > UPPER_SHARE
-        found = self._found(face, out, turned=bool(turned))
-        self._learn(face, values, out, found, revealed, turned=bool(turned))
+        upper = float(np.percentile(out[face.upper], UPPER_PERCENTILE))
+        found = self._found(face, out, upper)
+        self._learn(face, values, out, found, revealed, turned=upper > TURNED)
         self._follow_level(out[face.inner & ~face.lips & ~found])
         lasting = found & _grown(self._before, MOVES)
         self._before = found
@@ -130,19 +130,18 @@ class InFront:
         revealed: np.ndarray = now & ~was & ~face.lips
         return revealed
 
-    def _found(self, face: AlignedFace, out: np.ndarray, *, turned: bool) -> np.ndarray:
+    def _found(self, face: AlignedFace, out: np.ndarray, upper: float) -> np.ndarray:
         """What is in front by this frame alone: bool (SIDE, SIDE)."""
         found: np.ndarray = np.zeros((SIDE, SIDE), np.uint8)
         if self._seen < LEARNED:
             return found > 0
         threshold = float(np.clip(THRESHOLD_BY_LEVEL * self._level, *THRESHOLDS))
-        if turned:
-            threshold = max(threshold, TURNED_THRESHOLD)
+        threshold = max(threshold, THRESHOLD_BY_UPPER * upper)
         parts: np.ndarray = (out > threshold).astype(np.uint8) * face.around
         parts = cv2.morphologyEx(parts, cv2.MORPH_OPEN, SPECK)
         parts = cv2.morphologyEx(parts, cv2.MORPH_CLOSE, GAP) * face.around
         parts = cv2.morphologyEx(parts, cv2.MORPH_OPEN, THIN)
-        if turned:
+        if upper > TURNED:
             parts *= _grown(self._before, MOVES)
         count, labels = cv2.connectedComponents(parts * face.inner)
         for number in range(1, count):
