@@ -21,6 +21,7 @@ from benchmarks.occluders import OCCLUDERS, Occluded
 from benchmarks.situations import SITUATIONS, Frames
 from face_detection.landmarks import LOWER_FACE, FaceLandmarks, tilt_of
 from wav2lip_npu.blending.in_front import InFront
+from wav2lip_npu.boxes import ends
 from wav2lip_npu.tracking.upright import fits
 
 COVERED = 0.02  # share of the lower face; frames with less before it do not count for what is kept
@@ -88,13 +89,16 @@ def measure_case(case: Case, detector: face_detection.Detector) -> Figures:
         started = time.process_time()
         network.detect(image, box.tolist())
         found = time.process_time()
-        x1, y1, x2, y2 = (int(side) for side in box.clip(0))
+        # All of the true lower face is within, so that none counts as lost that is not blended.
+        low, high = ends(np.vstack([true[1][:, :2], box.reshape(2, 2)]))
+        x1, y1 = low.clip(0).astype(int).tolist()
+        x2, y2 = np.minimum(high + 1, image.shape[1::-1]).astype(int).tolist()
         mask = in_front.find(image, (x1, y1, x2, y2), points)
         seconds += time.process_time() - found
         landmark_seconds += found - started
         whole = np.zeros(image.shape[:2], np.float32)
         if mask is not None:
-            whole[y1:y2, x1:x2] = mask[: image.shape[0] - y1, : image.shape[1] - x1]
+            whole[y1:y2, x1:x2] = mask
         outline = [np.rint(true[1][LOWER_FACE, :2]).astype(np.int32)]
         lower = cv2.fillPoly(np.zeros(image.shape[:2], np.uint8), outline, 1) > 0
         hidden, free = lower & (truth > IN_FRONT), lower & (truth < NOT_IN_FRONT)
