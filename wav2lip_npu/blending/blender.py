@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 
 from face_detection import Box
+from face_detection.landmarks import FaceLandmarks, tilt_of
 from wav2lip_npu.blending.blend import blend
 from wav2lip_npu.blending.closed_mouth import ClosedMouth
 from wav2lip_npu.blending.enhancer import Enhancer
 from wav2lip_npu.blending.in_front import InFront
 from wav2lip_npu.blending.masks import mix
-from wav2lip_npu.boxes import bounds
+from wav2lip_npu.blending.opening import scale_opening
+from wav2lip_npu.boxes import bounds, ends
 
 
 class Blender:
@@ -21,8 +23,9 @@ class Blender:
         self,
         how: str,
         silence: str,
-        enhancer: Enhancer | None = None,
         *,
+        strength: float = 1.0,
+        enhancer: Enhancer | None = None,
         keep_in_front: bool = False,
     ) -> None:
         """Blend in a given way.
@@ -30,10 +33,13 @@ class Blender:
         Args:
             how: one of ``config.BLENDS``.
             silence: one of ``config.SILENCES``.
+            strength: the generated mouth is so many times as open as it was generated.
             enhancer: restores the generated mouth.
             keep_in_front: whether what lies before the lower face stays as it is in the frame.
         """
         self._how = how
+        self._strength = strength
+        self._landmarks = None if strength == 1 else FaceLandmarks()
         self._enhancer = enhancer
         self._shuts = silence == "still"
         self._closed_mouth = ClosedMouth()
@@ -72,41 +78,32 @@ class Blender:
         kept = None
         if self._keeps and points is not None:
             kept = self._in_front.find(image, around, points)
-        result = self._blended(
-            image, face, box, around, tilt, points, weight, hidden=kept is not None
-        )
+        result = image
+        if self._shuts and points is not None:
+            if kept is None:  # else what lies before the mouth would be remembered with it
+                self._closed_mouth.see(image, around, points)
+            if weight < 1:
+                result = self._closed_mouth.shut(image, around, points)
+        x1, y1, x2, y2 = around
+        if face is not None and weight > 0:
+            spoken = blend(self._how, image, face, box, tilt=tilt, points=points)
+            if points is not None:
+                spoken = self._improved(spoken, around, points)
+            one, other = spoken[y1:y2, x1:x2], result[y1:y2, x1:x2]
+            if weight < 1:
+                one[:] = cv2.addWeighted(one, weight, other, 1 - weight, 0)
+            result = spoken
         if kept is not None and result is not image:
-            x1, y1, x2, y2 = around
             place = result[y1:y2, x1:x2]
             place[:] = mix(place, image[y1:y2, x1:x2], kept)
         return result
 
-    def _blended(
-        self,
-        image: np.ndarray,
-        face: np.ndarray | None,
-        box: Box,
-        around: Box,
-        tilt: float,
-        points: np.ndarray | None,
-        weight: float,
-        *,
-        hidden: bool,
-    ) -> np.ndarray:
-        """The frame as it would be with nothing before the face; the frame itself if it is that."""
-        silent = image
-        if self._shuts and points is not None:
-            if not hidden:
-                self._closed_mouth.see(image, around, points)
-            if weight < 1:
-                silent = self._closed_mouth.shut(image, around, points)
-        if face is None or weight == 0:
-            return silent
-        spoken = blend(self._how, image, face, box, tilt=tilt, points=points)
-        if self._enhancer is not None and points is not None:
+    def _improved(self, spoken: np.ndarray, around: Box, points: np.ndarray) -> np.ndarray:
+        """A frame with a generated mouth, with its opening scaled and its face restored."""
+        if self._landmarks is not None:
+            box = ends(points[:, :2]).ravel().tolist()
+            generated = self._landmarks.detect_tilted(spoken, box, tilt_of(points))
+            spoken = scale_opening(spoken, around, generated, self._strength)
+        if self._enhancer is not None:
             spoken = self._enhancer.enhance(spoken, around, points)
-        if weight < 1:
-            x1, y1, x2, y2 = around
-            one, other = spoken[y1:y2, x1:x2], silent[y1:y2, x1:x2]
-            one[:] = cv2.addWeighted(one, weight, other, 1 - weight, 0)
         return spoken

@@ -31,6 +31,7 @@ PRESETS = (
     *("medium", "slow", "slower", "veryslow"),
 )
 EXPORTED_WEIGHTS = ("auto", "ema", "raw")
+MAX_STRENGTH = 2  # from which on lips look torn
 MAX_SECONDS = 1e6  # of a video: eleven days
 MAX_FPS = 240  # of the videos that infer makes of still images
 
@@ -99,6 +100,9 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         "paste",
         choices=BLENDS,
     )
+    strength: float = option(
+        "the generated mouth is opened so many times as wide, 0 to 2, by moving its lips", 1.0
+    )
     enhance: Path | None = option(
         "ONNX file of a face restorer (GFPGAN, GPEN, RestoreFormer, CodeFormer), which is applied "
         "to the generated mouth (default: none)",
@@ -120,10 +124,13 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_batch_size("face_det_batch_size", "wav2lip_batch_size")
+        if not 0 <= self.strength <= MAX_STRENGTH:
+            raise UserError(f"--strength {self.strength}: must be from 0 to {MAX_STRENGTH}")
         if set(self.box) != {-1}:
             self.require_rectangle("box")
             needs_face = {
                 "align": self.align != "off",
+                "strength": self.strength != 1,
                 "enhance": self.enhance is not None,
                 "silence": self.silence == "still",
                 "face_select": self.face_select == SPEAKING,
@@ -134,6 +141,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
             if self.keep_in_front:
                 raise UserError("--keep_in_front: has no effect with --box")
         require_face_rule("--face_select", self.face_select, *self.more_face_rules)
+
+    def needs_points(self, voices: int) -> bool:
+        """Whether so many voices are blended in by landmarks of the faces."""
+        ways = self.blend == "mouth" or self.silence_of(voices) == "still"
+        return ways or self.strength != 1 or self.enhance is not None or self.keep_in_front
 
     def silence_of(self, voices: int) -> str:
         """What the mouths of so many voices do where nobody speaks: one of ``SILENCES``."""

@@ -88,8 +88,6 @@ class LipSync:
         self._detector: face_detection.Detector | None = None
         file = config.enhance
         self._enhancer = None if file is None else Enhancer(Path(file), self.device)
-        blends_by_points = config.blend == "mouth" or config.silence == "still"
-        self._needs_points = blends_by_points or file is not None or config.keep_in_front
 
     def __call__(
         self,
@@ -183,14 +181,23 @@ class LipSync:
         Raises:
             UserError: there is less than 0.2 s of sound, or no frame has a face.
         """
-        if self._needs_points and self.config.box[0] == -1:
+        config, voices = self.config, len(targets)
+        if config.needs_points(voices) and config.box[0] == -1:
             located = find_points(located, FaceLandmarks())
-        silence = self.config.silence_of(len(targets))
+        silence = config.silence_of(voices)
         pairs = _pairs(located, hear(sounds, float(fps), silence))
         # A batch is generated while the one before it is blended.
-        batches = prefetch(self._generated(pairs, len(targets)), 1)
-        how, keeps = self.config.blend, self.config.keep_in_front
-        blenders = [Blender(how, silence, self._enhancer, keep_in_front=keeps) for _ in targets]
+        batches = prefetch(self._generated(pairs, voices), 1)
+        blenders = [
+            Blender(
+                config.blend,
+                silence,
+                strength=config.strength,
+                enhancer=self._enhancer,
+                keep_in_front=config.keep_in_front,
+            )
+            for _ in targets
+        ]
         with closing(prefetch(_blended(batches, blenders), QUEUED_FRAMES)) as blended:
             for frame, image in blended:
                 for face, target in zip(frame.faces, targets, strict=True):

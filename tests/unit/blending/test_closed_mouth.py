@@ -11,6 +11,7 @@ import pytest
 from face_detection import Box
 from face_detection.landmarks import FaceLandmarks, mouth_shape
 from wav2lip_npu.blending.closed_mouth import SHUT, ClosedMouth
+from wav2lip_npu.blending.opening import scale_opening
 from wav2lip_npu.demo.talking_head import load_portraits, render
 
 Look = Callable[[np.ndarray], np.ndarray]
@@ -95,9 +96,33 @@ def test_a_face_from_another_side_is_not_used(
     turned = points.copy()
     turned[:, 0] += 0.6 * turned[:, 2]  # as if the head had turned
     closed.see(frames[0], box, turned)
-    np.testing.assert_array_equal(closed.shut(frames[15], box, look(frames[15])), frames[15])
+    own = look(frames[15])
+    moved = scale_opening(frames[15], box, own, 0.0)
+    np.testing.assert_array_equal(closed.shut(frames[15], box, own), moved)
     closed.see(frames[1], box, look(frames[1]))  # another view of it
-    assert (closed.shut(frames[15], box, look(frames[15])) != frames[15]).any()
+    assert (closed.shut(frames[15], box, own) != moved).any()
+
+
+def test_a_mouth_that_is_never_seen_shut_is_shut_by_its_lips(
+    speaker: tuple[list[np.ndarray], Box], look: Look
+) -> None:
+    frames, box = speaker
+    closed = ClosedMouth()
+    widths = []
+    for image in frames[12:25]:  # wide open
+        closed.see(image, box, look(image))
+        result = look(closed.shut(image, box, look(image)))
+        assert opening(result) < 0.5 * opening(look(image))
+        widths.append(mouth_shape(result)[1])
+    assert np.ptp(widths) < 0.02  # the same picture in all of them
+    (first,) = closed._seen
+    for image in frames[25:]:  # half open: less open than before, but no more than by half
+        closed.see(image, box, look(image))
+    assert len(closed._seen) == 1 and (closed._seen[0] is first) == (
+        min(opening(look(image)) for image in frames[25:]) >= 0.5 * first.opening
+    )
+    closed.see(frames[2], box, look(frames[2]))  # shut
+    assert not min(closed._seen, key=lambda one: one.opening).is_warped
 
 
 def test_of_one_side_the_mouth_that_is_shut_most_is_remembered(
