@@ -36,9 +36,7 @@ def opening(image: np.ndarray, box: Box) -> float:
 def test_an_opening_is_scaled(mouth: Mouth) -> None:
     image, box, points = mouth
     before = image.copy()
-    found = [
-        opening(scale_opening(image, box, points, x), box) for x in (0.0, 0.5, 1.0, 1.5, 2.0)
-    ]
+    found = [opening(scale_opening(image, box, points, x), box) for x in (0.0, 0.5, 1.0, 1.5, 2.0)]
     np.testing.assert_array_equal(image, before)
     assert found[2] > 0.04
     assert found[0] < 0.4 * found[2]
