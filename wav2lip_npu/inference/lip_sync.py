@@ -201,7 +201,8 @@ class LipSync:
         with closing(prefetch(_blended(batches, blenders), QUEUED_FRAMES)) as blended:
             for frame, image in blended:
                 for face, target in zip(frame.faces, targets, strict=True):
-                    target.missing_faces.count(has_face=face.found)
+                    is_missing = not face.found and target.selector.expects(frame.shot)
+                    target.missing_faces.count(has_face=not is_missing)
                 yield frame, image
         summarize(targets)
 

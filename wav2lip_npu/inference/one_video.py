@@ -179,27 +179,27 @@ def _find_speakers(
     """Who speaks in the video; so far as its frames are needed, where ``seconds`` are known.
 
     Raises:
-        UserError: it is a picture, or has no sound.
+        UserError: it is a picture, it has no sound, or nobody who is seen speaks.
     """
     if source.still:
         raise UserError(f"--face_select {SPEAKING}: {source.path}: is used as a still image")
-    try:
-        with open_sound(source.path) as own:
-            voice = listen(own)
-    except UserError as error:
-        raise UserError(f"--face_select {SPEAKING}: {error}") from error
     detector = BatchedDetector(
         detector=lip_sync.detector, batch_size=config.face_det_batch_size, cache=cache
     )
-    return find_speakers(
-        source.frames(),
-        detector,
-        config.detect_every,
-        voice,
-        fps=source.fps,
-        start=config.start,
-        total=None if seconds is None else math.ceil(seconds * source.fps),
-    )
+    try:
+        with open_sound(source.path) as own:
+            voice = listen(own)
+        return find_speakers(
+            source.frames(),
+            detector,
+            config.detect_every,
+            voice,
+            fps=source.fps,
+            start=config.start,
+            total=None if seconds is None else math.ceil(seconds * source.fps),
+        )
+    except UserError as error:
+        raise UserError(f"--face_select {SPEAKING}: {error}") from error
 
 
 def _open_cache(

@@ -16,6 +16,7 @@ from face_detection.landmarks import FaceLandmarks, mouth_shape, tilt_of
 from wav2lip_npu.alignment.lags import LAGS, correlations
 from wav2lip_npu.alignment.mouth import VOWEL_GROUPS, voice_features
 from wav2lip_npu.constants import FPS
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.hearing import hear
 from wav2lip_npu.media.audio import SoundFile
 from wav2lip_npu.media.video_reader import Frame
@@ -85,6 +86,10 @@ class SpeakerSelector:
         numbers = self._speakers.get(shot, frozenset())
         return next((person for person in people if person.number in numbers), None)
 
+    def expects(self, shot: int) -> bool:
+        """See ``Selector``: where somebody speaks."""
+        return shot in self._speakers
+
 
 @dataclass(kw_only=True)
 class _Seen:
@@ -123,6 +128,9 @@ def find_speakers(
         fps: frames per second.
         start: seconds of the sound before the first frame.
         total: frames that are needed, if that is known; few more are looked at.
+
+    Raises:
+        UserError: nobody who is seen speaks.
     """
     tracker, network = Tracker(), FaceLandmarks()
     shots: dict[int, dict[Identity, _Seen]] = {}
@@ -142,6 +150,8 @@ def find_speakers(
         if speaker is not None:
             numbers = (person.number for person in people if person.resolved() is speaker)
             speakers[shot] = frozenset({*numbers, speaker.number})
+    if not speakers:
+        raise UserError(f"nobody who is seen speaks in {len(shots)} shots; choose another rule")
     _log_speakers(starts, speakers)
     return SpeakerSelector(speakers)
 

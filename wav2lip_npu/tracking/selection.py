@@ -19,6 +19,10 @@ class Selector(Protocol):
         """See ``TargetSelector``."""
         ...
 
+    def expects(self, shot: int) -> bool:
+        """Whether a frame of this shot without the person is one that lacks a face."""
+        ...
+
 
 class TargetSelector:
     """A person by a rule: ``--face_select``."""
@@ -50,6 +54,10 @@ class TargetSelector:
             self._choice = self._choose(people, size)
             self._first_choice = self._first_choice or self._choice
         return self._choice if self._choice in people else None
+
+    def expects(self, shot: int) -> bool:
+        """See ``Selector``: always."""
+        return True
 
     def _choose(
         self, people: Mapping[Identity, np.ndarray], size: tuple[int, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from wav2lip_npu.tracking.smoothing import FaceBox
 MIN_OVERLAP = 0.4  # of points and box, by their IoU; faces tilted by up to 45 degrees have 0.6
 MAX_TILT = 75.0  # degrees; the points of faces that are tilted more are not to be trusted
 
+log = logging.getLogger(__name__)
+
 
 def align(faces: Iterator[FaceBox[Frame]]) -> Iterator[FaceBox[Frame]]:
     """The boxes of one face turned upright with it, with their tilts and the face's points.
@@ -26,18 +29,28 @@ def align(faces: Iterator[FaceBox[Frame]]) -> Iterator[FaceBox[Frame]]:
     """
     network = FaceLandmarks()
     tilt: float | None = None
-    for face in faces:
-        if face.box is None or face.starts_shot:
-            tilt = None
-        if face.box is not None:
-            points = network.detect_tilted(face.item.image, face.box.tolist(), tilt)
-            tilt = tilt_of(points)
-            if abs(tilt) <= MAX_TILT and fits(points, face.box):
-                box = upright_box(face.box, points)
-                face = replace(face, box=box, tilt=tilt, points=points)
-            else:
+    upright, frames = 0, 0  # frames whose box stays upright, of those with a face
+    try:
+        for face in faces:
+            if face.box is None or face.starts_shot:
                 tilt = None
-        yield face
+            if face.box is not None:
+                points = network.detect_tilted(face.item.image, face.box.tolist(), tilt)
+                tilt = tilt_of(points)
+                frames += 1
+                if abs(tilt) <= MAX_TILT and fits(points, face.box):
+                    box = upright_box(face.box, points)
+                    face = replace(face, box=box, tilt=tilt, points=points)
+                else:
+                    tilt = None
+                    upright += 1
+            yield face
+    finally:
+        if upright:
+            log.info(
+                "%d of %d faces are turned too far for --align tilt; their boxes stay upright",
+                upright, frames,
+            )  # fmt: skip
 
 
 def fits(points: np.ndarray, box: np.ndarray) -> bool:
