@@ -125,6 +125,7 @@ def _media(folder: Path) -> None:
     (folder / "jobs.csv").write_text(
         "face,audio,outfile\ntalker.mp4,speech.wav,out/1.mp4\ntalker.mp4,speech.wav,out/2.mp4\n"
     )
+    (folder / "voices.csv").write_text("person,audio,gain\nlargest,speech.wav,0\n")
     (folder / "pairs.txt").write_text("good.mp4 odd.mp4\nodd.mp4 good.mp4\n")
     shutil.copy(folder / "speech.wav", folder / "odd.wav")
     for name, odd in (("odd", "raw/odd.mp4,speech.wav"), ("sound", "talker.mp4,odd.wav")):

@@ -130,6 +130,14 @@ def _jobs(case_list: str) -> list[str]:
 
 JOBS = (
     Scenario(
+        kind="voices", command="infer --voices", target="voices.csv", outputs=OUT, check=_still,
+        base=(*STILL_BASE, "talker.mp4", "odd.wav", "voices.csv"),
+        words=lambda name: [
+            *(*INFER, "--checkpoint_path", "wav2lip.pth", "--face", "face.png", *DETECT),
+            *(f"--voices={name}", "--outfile", "out/video.mp4"),
+        ],
+    ),
+    Scenario(
         kind="jobs", command="infer --jobs", target="jobs.csv", base=(*INFER_BASE, "jobs.csv"),
         words=_jobs, outputs=("out", "out/*"), check=_jobs_done(1, 2),
     ),

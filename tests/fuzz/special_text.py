@@ -300,3 +300,25 @@ CLIP = (
     Mutation(name="links in circles", apply=_loop_inside, expected=ANY),
     Mutation(name="a folder that cannot be read", apply=_locked_inside, expected=ANY),
 )
+
+VOICES = (
+    Mutation(name="BOM", apply=_text(_same, "utf-8-sig"), expected=USED),
+    Mutation(name="UTF-16", apply=_text(_same, "utf-16"), expected=REFUSED),
+    Mutation(name="CRLF", apply=_text(lambda t: t.replace("\n", "\r\n")), expected=USED),
+    Mutation(name="blank lines", apply=_text(lambda t: t.replace("\n", "\n\n")), expected=USED),
+    Mutation(name="another order", apply=_text(_reordered), expected=USED),
+    Mutation(name="no gain", apply=_replaced("largest,speech.wav,0", "largest,speech.wav,")),
+    Mutation(name="semicolons", apply=_text(lambda t: t.replace(",", ";")), expected=REFUSED),
+    Mutation(name="no first line", apply=_replaced("person,audio,gain\n", ""), expected=REFUSED),
+    *(
+        Mutation(name=f"also {line[:24]!r}", apply=_text(_appended(line + "\n")), expected=REFUSED)
+        for line in (
+            *("a,b", "largest,speech.wav,0", "track:0,speech.wav,0", "x" * 200_000, "\0"),
+            *("first,speech.wav,loud", "first,speech.wav,1e9", "first,,0", "first,nowhere.wav,0"),
+        )
+    ),
+    *(
+        Mutation(name=f"also {line!r}", apply=_text(_appended(line + "\n")), expected=USED)
+        for line in ("track:9,speech.wav,-40", "track:2,talker.mp4,+3 dB", "center,odd.wav,40")
+    ),
+)

@@ -20,4 +20,5 @@ SPECIAL: dict[str, tuple[Mutation, ...]] = {
     "metrics": special_text.METRICS,
     "sample sheet": special_text.SAMPLE_SHEET,
     "jobs": special_text.JOBS,
+    "voices": special_text.VOICES,
 }

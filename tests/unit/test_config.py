@@ -65,9 +65,10 @@ def test_numbers_are_used_or_refused_in_one_line(config: type, name: str) -> Non
             "--enhance x: has no effect with --box",
         ),
         (
-            {"align": "tilt", "box": (0, 9, 0, 9)},
-            "--align tilt: has no effect with --box",
+            {"strength": 0.5, "box": (0, 9, 0, 9)},
+            "--strength 0.5: has no effect with --box",
         ),
+        ({"strength": 2.5}, "--strength 2.5: must be from 0 to 2"),
         (
             {"keep_in_front": True, "box": (0, 9, 0, 9)},
             "--keep_in_front: has no effect with --box",

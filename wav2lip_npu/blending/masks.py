@@ -17,7 +17,7 @@ SIDE_FADE = 0.18  # from each side
 
 OUTLINE_SIDE = 128  # pixels, width and height, in which the lower face's outline is drawn
 OUTLINE_BITS = 4  # of a pixel's fraction, for OpenCV
-EDGE_SIGMA = 0.025  # of the Gaussian that softens the outline, in shares of the box
+EDGE_SIGMA = 0.035  # of the Gaussian that softens the outline, in shares of the box
 EDGE_FADE = 0.04  # from the sides of a box that cuts the face
 
 

@@ -175,8 +175,9 @@ class CropOptions(Options):
         "pixels added to the face box: top bottom left right; include the chin", (0, 10, 0, 0)
     )
     align: str = option(
-        "tilt: turn tilted heads upright for the generator, by landmarks, and back after it",
-        "off",
+        "tilt: turn tilted heads upright for the generator, by landmarks, and back after it; off: "
+        "leave them as they are, as the original does",
+        "tilt",
         choices=ALIGNMENTS,
     )
 

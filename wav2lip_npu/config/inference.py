@@ -93,11 +93,11 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
     )
     nosmooth: bool = option("the same as --smooth none", False)
     blend: str = option(
-        "how the generated face is put into the frame: paste, as in the original; feather: only "
-        "the mouth, with soft edges and matched colours; poisson: OpenCV's seamless cloning; "
-        "mouth: what lies within jaw, cheeks and nose by landmarks of the face, with matched "
-        "colours, and as feather where there are none",
-        "paste",
+        "how the generated face is put into the frame: mouth: what lies within jaw, cheeks and "
+        "nose by landmarks of the face, with matched colours, and as feather where there are none; "
+        "feather: only mouth and chin of the box, with soft edges and matched colours; poisson: "
+        "OpenCV's seamless cloning of them; paste: the whole box, as in the original",
+        "mouth",
         choices=BLENDS,
     )
     strength: float = option(
@@ -129,7 +129,6 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         if set(self.box) != {-1}:
             self.require_rectangle("box")
             needs_face = {
-                "align": self.align != "off",
                 "strength": self.strength != 1,
                 "enhance": self.enhance is not None,
                 "silence": self.silence == "still",

@@ -33,7 +33,7 @@ def at(x: float, width: float = 20) -> list[float]:
 
 
 def located(detector: Script, cache: DetectionCache | None = None, **options: object):
-    words = {"smooth": "none", "pads": (0, 0, 0, 0), **options}
+    words = {"smooth": "none", "pads": (0, 0, 0, 0), "align": "off", **options}
     config = LipSyncConfig(checkpoint_path=Path("none"), **words)
     images = (np.full((48, 96, 3), n, np.uint8) for n in range(len(detector.boxes)))
     frames = (Frame(time=n / 25, image=image) for n, image in enumerate(images))

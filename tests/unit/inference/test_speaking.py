@@ -61,6 +61,7 @@ def interview(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.n
 def options(folder: Path, generator: Path, face: Path, **more: object) -> InferConfig:
     write_wav(folder / "new.wav", tone(8.0))
     common = {"device": "cpu", "precision": "fp32", "detector": "centerface", "detect_every": 5}
+    common["blend"] = "paste"  # so that much of a frame changes
     return InferConfig(
         **{**common, "face_select": "speaking", **more}, checkpoint_path=generator, face=face,
         audio=folder / "new.wav", outfile=folder / "out.mp4",
@@ -98,7 +99,9 @@ def test_what_it_needs(
 ) -> None:
     _, frames = interview
     silent = write_video(tmp_path / "silent.mp4", frames[:5])
-    with pytest.raises(UserError, match=r"--face_select speaking: .*silent\.mp4: has no audio stream"):
+    with pytest.raises(
+        UserError, match=r"--face_select speaking: .*silent\.mp4: has no audio stream"
+    ):
         infer(options(tmp_path, generator_file, silent))
     write_wav(tmp_path / "tone.wav", tone(0.2))
     nobody = write_video(tmp_path / "nobody.mp4", frames[:5], audio=tmp_path / "tone.wav")

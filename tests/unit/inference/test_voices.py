@@ -88,6 +88,7 @@ def white_where_it_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OPTIONS = {"device": "cpu", "precision": "fp32", "detector": "centerface", "silence": "network"}
+OPTIONS["blend"] = "paste"  # so that the whole face is white
 FIRST_HALF, SECOND_HALF = (
     np.concatenate(parts) for parts in ((tone(1.0), 0 * tone(1.0)), (0 * tone(1.0), tone(1.0)))
 )
