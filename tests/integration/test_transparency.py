@@ -48,7 +48,7 @@ def talker(tmp_path: Path, face: np.ndarray) -> Path:
 
 
 def run(generator: Path, face: Path, audio: Path, outfile: Path, **options: object) -> Path:
-    common = {"device": "cpu", "precision": "fp32", "detector": "centerface"}
+    common = {"device": "cpu", "precision": "fp32", "detector": "centerface", "blend": "paste"}
     files = {"checkpoint_path": generator, "face": face, "audio": audio, "outfile": outfile}
     infer(InferConfig(**{**common, **files, **options}))
     return outfile
