@@ -23,7 +23,7 @@ from face_detection.landmarks import (
     tilt_of,
 )
 from wav2lip_npu import LipSync, load_audio
-from wav2lip_npu.constants import FPS, SAMPLE_RATE
+from wav2lip_npu.constants import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from wav2lip_npu.runtime import threads
 
 TILTS = (0, 10, 20, 30, 40, 45)  # degrees
@@ -103,7 +103,7 @@ def tilt_of_mouths(points: np.ndarray) -> np.ndarray:
 
 def measure_silence(options: argparse.Namespace) -> None:
     """How much mouths move in pauses of 2 s, and whether speech is clipped."""
-    voice = load_audio(options.audio)[: round(SPEECH_SECONDS * SAMPLE_RATE)]
+    voice = without_silence(load_audio(options.audio))[: round(SPEECH_SECONDS * SAMPLE_RATE)]
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLE_RATE), np.float32)
     sound = np.concatenate([pause, voice, pause, voice, pause])
     seconds = np.arange(round(len(sound) / SAMPLE_RATE * FPS)) / FPS
@@ -138,6 +138,13 @@ def measure_silence(options: argparse.Namespace) -> None:
     heads = ("", "silence", "opening", "its change", "in speech", "frames of speech clipped")
     measure.print_table(heads, rows)
     write_sheet(options.outdir / "silence.png", sheets)
+
+
+def without_silence(samples: np.ndarray) -> np.ndarray:
+    """A sound from its first frame on that has a tenth of the loudness of its loudest one."""
+    frames = samples[: len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+    power = np.sqrt(np.mean(frames.reshape(-1, SAMPLES_PER_FRAME) ** 2, axis=1))
+    return samples[int(np.argmax(power > 0.1 * power.max())) * SAMPLES_PER_FRAME :]
 
 
 def clipped(same: np.ndarray, in_pause: np.ndarray) -> int:

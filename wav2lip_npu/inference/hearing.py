@@ -11,7 +11,9 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.mel import MEL_BANDS, MEL_LIMIT, WINDOW_ROWS, iter_mel_chunks
 from wav2lip_npu.models.voice_activity import WINDOW_SAMPLES, VoiceActivity
 
-SPEECH = 0.5  # probability from which a window of sound counts as speech
+# Probability from which a window of sound counts as speech. The network's authors have 0.5, but
+# speech that is cut hard from digital silence may stay below that for 0.3 s; noise is below 0.1.
+SPEECH = 0.3
 # Speech within these times of a frame counts for it: a mouth opens before it is heard, and pauses
 # between words, up to the sum of both, do not shut it. Later sound is not known yet.
 SECONDS_AFTER, SECONDS_BEFORE = 0.12, 0.2
