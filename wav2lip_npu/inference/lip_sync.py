@@ -21,6 +21,7 @@ from wav2lip_npu.boxes import cut
 from wav2lip_npu.config import LipSyncConfig
 from wav2lip_npu.config.inference import require_face_rule
 from wav2lip_npu.constants import FACE_SIZE
+from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.backends import open_generator
 from wav2lip_npu.inference.hearing import Heard, hear
 from wav2lip_npu.inference.landmarks import find_points
@@ -112,10 +113,14 @@ class LipSync:
             (h, w, 3) BGR uint8.
 
         Raises:
-            UserError: too little sound; no image has a face; or by ``no_face="error"``.
+            UserError: too little sound; nobody's, or several people's with a box; no image has a
+                face; or by ``no_face="error"``.
         """
         frames = (Frame(time=n / fps, image=image) for n, image in enumerate(images))
         given = sound if isinstance(sound, Mapping) else {self.config.face_select: sound}
+        if not given or (len(given) > 1 and self.config.box[0] != -1):
+            fault = "a box is for one" if given else "give a rule and a sound for each person"
+            raise UserError(f"sound: has {len(given)} voices; {fault}")
         for rule in given:
             require_face_rule("sound" if isinstance(sound, Mapping) else "face_select", rule)
         targets = targets_of([*given], self.config.no_face, fps)

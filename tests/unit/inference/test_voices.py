@@ -127,6 +127,15 @@ def test_each_mouth_follows_its_own_sound(
         next(lip_sync(pair_of(face), {"left": FIRST_HALF}))
 
 
+@pytest.mark.usefixtures("thin")
+def test_sounds_that_fit_no_face(generator_file: Path, face: np.ndarray) -> None:
+    boxed = LipSync(generator_file, device="cpu", box=(40, 200, 60, 180))
+    with pytest.raises(UserError, match="sound: has 2 voices; a box is for one"):
+        next(boxed([face], {"track:1": FIRST_HALF, "track:2": SECOND_HALF}))
+    with pytest.raises(UserError, match="sound: has 0 voices; give a rule and a sound"):
+        next(boxed([face], {}))
+
+
 @pytest.mark.usefixtures("thin", "white_where_it_sounds")
 def test_the_command_mixes_the_sounds(
     generator_file: Path, face: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
