@@ -228,4 +228,5 @@ def test_face_detector(s3fd_weights: Path) -> None:
     )
     assert sum(map(len, expected)) > 0
     for boxes, wanted in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(boxes, wanted)
+        # Intel's processors round sums otherwise where memory is aligned otherwise.
+        np.testing.assert_allclose(boxes, wanted, rtol=1e-6, atol=1e-4)
