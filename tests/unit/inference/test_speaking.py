@@ -69,7 +69,7 @@ def options(folder: Path, generator: Path, face: Path, **more: object) -> InferC
 
 
 @pytest.mark.usefixtures("thin")
-@pytest.mark.parametrize("start", [0.0, 1.0])
+@pytest.mark.parametrize("start", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_whoever_speaks_is_chosen_in_each_shot(
     tmp_path: Path, generator_file: Path, interview: tuple[Path, list], start: float,
     caplog: pytest.LogCaptureFixture,
