@@ -20,7 +20,6 @@ from face_detection.landmarks import LOWER_FACE, FaceLandmarks
 from wav2lip_npu import LipSync, load_audio
 from wav2lip_npu.config.inference import BLENDS
 from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES, read_frames
-from wav2lip_npu.runtime import threads
 
 BAND = 0.06  # of the face's height: the width of a seam
 CHANGED = 2  # grey levels; a difference that is larger is a change
@@ -150,16 +149,11 @@ def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    measure.add_video_options(parser, "blending")
     add = parser.add_argument
-    add("--checkpoint_path", type=Path, required=True, help="generator")
-    add("--videos", type=Path, required=True, help="folder of videos with a face")
-    add("--audio", type=Path, required=True, help="what they are made to say")
     add("--situations_of", help="name of the video that the situations are made of")
     add("--blends", nargs="+", choices=BLENDS, default=list(BLENDS))
     add("--frames", type=int, default=50, help="of each video")
-    add("--outdir", type=Path, default=Path("blending"), help="folder of the contact sheet")
-    add("--device", default="auto")
-    add("--threads", type=int, default=threads.usable_cores())
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     run(options)

@@ -150,3 +150,14 @@ def read_rate(files: Sequence[Path], *, from_disk: bool) -> float:
     start = time.perf_counter()
     size = sum(len(path.read_bytes()) for path in files)
     return size / (time.perf_counter() - start)
+
+
+def add_video_options(parser: argparse.ArgumentParser, outdir: str) -> None:
+    """The options of benchmarks that lip-sync a folder of videos; pictures go to ``outdir``."""
+    add = parser.add_argument
+    add("--checkpoint_path", type=Path, required=True, help="generator")
+    add("--videos", type=Path, required=True, help="folder of videos of one person")
+    add("--audio", type=Path, required=True, help="what they are made to say")
+    add("--outdir", type=Path, default=Path(outdir), help="folder of the pictures")
+    add("--device", default="auto")
+    add("--threads", type=int, default=usable_cores())

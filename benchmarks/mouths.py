@@ -24,7 +24,6 @@ from face_detection.landmarks import (
 )
 from wav2lip_npu import LipSync, load_audio
 from wav2lip_npu.constants import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from wav2lip_npu.runtime import threads
 
 TILTS = (0, 10, 20, 30, 40, 45)  # degrees
 PAUSE_SECONDS, SPEECH_SECONDS = 2.0, 1.5
@@ -186,17 +185,12 @@ def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     measures = {"tilt": measure_tilt, "silence": measure_silence, "strength": measure_strength}
+    measure.add_video_options(parser, "mouths")
     add = parser.add_argument
     add("what", choices=measures)
-    add("--checkpoint_path", type=Path, required=True, help="generator")
-    add("--videos", type=Path, required=True, help="folder of videos with a face")
-    add("--audio", type=Path, required=True, help="what they are made to say")
     add("--blend", default="mouth")
     add("--pads", type=int, nargs=4, default=[0, 0, 0, 0])
     add("--frames", type=int, default=25, help="of each video")
-    add("--outdir", type=Path, default=Path("mouths"), help="folder of the contact sheets")
-    add("--device", default="auto")
-    add("--threads", type=int, default=threads.usable_cores())
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     measures[options.what](options)

@@ -24,7 +24,6 @@ from wav2lip_npu.inference.locate import targets_of
 from wav2lip_npu.inference.speaking import KeptDetections, find_speakers, listen
 from wav2lip_npu.media.audio import open_sound, write_wav
 from wav2lip_npu.media.video_reader import VIDEO_SUFFIXES, Frame, at_rate, read_frames
-from wav2lip_npu.runtime import threads
 from wav2lip_npu.tracking.detection import BatchedDetector
 
 SIDE = 288  # pixels of each person's picture
@@ -203,15 +202,10 @@ def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    measure.add_video_options(parser, "people")
     add = parser.add_argument
-    add("--checkpoint_path", type=Path, required=True, help="generator")
-    add("--videos", type=Path, required=True, help="folder of videos of one person who speaks")
-    add("--audio", type=Path, required=True, help="5.6 s of speech, which both say in turn")
     add("--every", type=int, default=1, help="measure every N-th pair of people")
     add("--turns", type=int, default=2, help="pairs that speak in turn")
-    add("--outdir", type=Path, default=Path("people"), help="folder of the pictures")
-    add("--device", default="auto")
-    add("--threads", type=int, default=threads.usable_cores())
     options = parser.parse_args()
     measure.limit_threads(options.threads)
     run(options)

@@ -29,7 +29,7 @@ UPPER_LIP_OUTER, LOWER_LIP_OUTER = 0, 17
 MOUTH_CORNERS = [78, 308]
 EYE_CORNERS = [33, 263]  # the outer ones
 EYES = (33, 133), (362, 263)  # outer and inner corner, inner and outer corner
-NOSE_TIP = 4
+NOSE_TIP, UNDER_NOSE = 4, 2
 OUTER_MOUTH_CORNERS = 61, 291
 OUTER_LIPS = (
     *(61, 185, 40, 39, 37, 0, 267, 269, 270, 409),

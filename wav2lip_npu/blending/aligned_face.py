@@ -16,6 +16,7 @@ from face_detection.landmarks import (
     LOWER_FACE,
     OUTER_LIPS,
     POINTS,
+    UNDER_NOSE,
 )
 
 SIDE = 72  # pixels of the picture, width and height
@@ -25,7 +26,6 @@ CHIN_MARGIN = 0.12  # heights of the face, that are seen below the chin
 # inner part, how wide the rim of that is, and by how many the lips grow: kernels.
 AROUND, STRIP, RIM, LIPS = (np.ones((side, side), np.uint8) for side in (5, 7, 5, 5))
 UPPER_MARGIN = 3  # pixels of the picture, between the face's sides and the upper face
-UNDER_NOSE = 2  # number of a point
 
 # How points that the affine map does not meet bend the picture: by Gaussians of this width in
 # heights of the face, and not so far that each point is met; the more damped, the smoother.

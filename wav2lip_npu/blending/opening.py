@@ -6,9 +6,14 @@ import cv2
 import numpy as np
 
 from face_detection import Box
-from face_detection.landmarks import CHIN, INNER_LIPS, OUTER_LIPS, OUTER_MOUTH_CORNERS
+from face_detection.landmarks import (
+    CHIN,
+    INNER_LIPS,
+    OUTER_LIPS,
+    OUTER_MOUTH_CORNERS,
+    UNDER_NOSE,
+)
 
-UNDER_NOSE = 2  # number of a point; what is above it does not move
 LOWER_SHARE = 0.75  # of a change of the opening; the rest is the upper lip's
 INNER_RIM = 0.12  # of the opening, that is seen of it beyond the points of each lip
 SIDE_MARGIN = 0.15  # widths of the mouth, which are seen beside it

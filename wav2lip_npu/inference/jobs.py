@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.inference.voices import inputs_of
+from wav2lip_npu.inference.voices import inputs_of, split_line, to_path
 from wav2lip_npu.media.outfile import (
     FileIdentity,
     check_files,
@@ -37,13 +37,9 @@ MAX_NAMED = 20  # failed jobs that the last line names
 log = logging.getLogger(__name__)
 
 
-def _path(word: str) -> Path:
-    return Path(word).expanduser() if word.startswith("~/") else Path(word)
-
-
 # Options that a line may have of its own; where its field is empty, the command's are used.
 MORE_COLUMNS: dict[str, Callable[[str], object]] = {
-    **{"voices": _path, "final_audio": _path, "face_select": str, "start": float, "end": float}
+    **{"voices": to_path, "final_audio": to_path, "face_select": str, "start": float, "end": float}
 }
 
 
@@ -189,14 +185,13 @@ def read_jobs(config: InferConfig) -> tuple[list[Job], dict[str, str]]:
         UserError: no such file, not of these columns, or empty.
     """
     assert config.jobs is not None
-    # A line is a record, so that a quote without an end costs one line.
     lines = [*io.StringIO(read_text(config.jobs), newline=None)]
     jobs: list[Job] = []
     faults: dict[str, str] = {}
     names: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = [field.strip() for field in next(csv.reader([line.rstrip("\n")]), [])]
+            record = split_line(line)
             if not any(record):
                 continue
             if not names:
@@ -231,7 +226,7 @@ def _job(line: int, names: list[str], record: list[str]) -> Job:
     for name in ("face", "outfile", "audio"):
         if name not in words and not (name == "audio" and "voices" in words):
             raise ValueError(f"{name} is missing")
-    files = {name: _path(words.pop(name)) for name in JOB_COLUMNS if name in words}
+    files = {name: to_path(words.pop(name)) for name in JOB_COLUMNS if name in words}
     more: dict[str, Any] = {}
     for name, word in words.items():
         try:

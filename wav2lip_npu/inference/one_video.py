@@ -33,7 +33,7 @@ from wav2lip_npu.media.mix import Mix
 from wav2lip_npu.media.outfile import is_sequence
 from wav2lip_npu.media.sound_track import TrackSound
 from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.tracking.detection import BatchedDetector
+from wav2lip_npu.tracking.detection import BatchedDetector, Detections
 from wav2lip_npu.tracking.detection_cache import DetectionCache
 
 SHORT_SECONDS = 0.2  # by which a sound track may be short without a warning
@@ -64,7 +64,7 @@ def infer_video(load_networks: Callable[[], LipSync], config: InferConfig) -> No
         seconds = _longest(sounds)
         _warn_of_short_sound(seconds, sound, config)
         targets = targets_of([voice.person for voice in voices], config.no_face, source.fps)
-        cache: DetectionCache | KeptDetections | None = _open_cache(lip_sync, source, config)
+        cache: Detections | None = _open_cache(lip_sync, source, config)
         if config.face_select == SPEAKING:
             cache = KeptDetections() if cache is None else cache
             selector = _find_speakers(lip_sync, source, config, cache, seconds)
@@ -173,7 +173,7 @@ def _find_speakers(
     lip_sync: LipSync,
     source: FaceSource,
     config: InferConfig,
-    cache: DetectionCache | KeptDetections,
+    cache: Detections,
     seconds: float | None,
 ) -> SpeakerSelector:
     """Who speaks in the video; so far as its frames are needed, where ``seconds`` are known.

@@ -26,6 +26,20 @@ class Voice:
     gain: float = 0.0  # dB
 
 
+def split_line(line: str) -> list[str]:
+    """The fields of a line of a list; a line is a record, so that an open quote costs one alone.
+
+    Raises:
+        csv.Error: it cannot be read.
+    """
+    return [field.strip() for field in next(csv.reader([line.rstrip("\n")]), [])]
+
+
+def to_path(word: str) -> Path:
+    """A file that a list names; ~/ is the home folder."""
+    return Path(word).expanduser() if word.startswith("~/") else Path(word)
+
+
 def voices_of(config: InferConfig) -> list[Voice]:
     """Who says what: the list of ``--voices``, or the one face and ``--audio``.
 
@@ -58,7 +72,7 @@ def read_voices(path: Path) -> list[Voice]:
     names: list[str] = []
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
         try:
-            words = [word.strip() for word in next(csv.reader([line.rstrip("\n")]), [])]
+            words = split_line(line)
             if not any(words):
                 continue
             if names:
@@ -96,7 +110,7 @@ def _voice(names: Sequence[str], words: Sequence[str], others: Sequence[Voice]) 
         raise ValueError(f"gain {gain}: must be a number of dB") from None
     if not -MAX_GAIN <= decibels <= MAX_GAIN:
         raise ValueError(f"gain {gain}: must be from -{MAX_GAIN:.0f} to {MAX_GAIN:.0f} dB")
-    return Voice(person=person, audio=Path(given["audio"]).expanduser(), gain=decibels)
+    return Voice(person=person, audio=to_path(given["audio"]), gain=decibels)
 
 
 def _same_person(one: str, other: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +17,12 @@ from face_detection import Box
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.outfile import (
     IN_USE,
-    cannot_be_written,
     check_outfile,
     remove_leftovers,
     remove_partial,
     sequence_file,
     sequence_sound,
+    write_errors,
 )
 from wav2lip_npu.media.sound_track import SoundTrack, TrackSound
 from wav2lip_npu.media.video_reader import Frame
@@ -64,7 +64,7 @@ class ImageSequenceWriter:
         check_outfile(self.path)
         remove_leftovers(self.path)
         try:
-            with self._write_errors():
+            with write_errors(self.path, cv2.error):
                 self._partial.mkdir()
                 (self._partial / IN_USE).touch()
                 self._files.enter_context(mark_in_use(self._partial / IN_USE))
@@ -95,19 +95,11 @@ class ImageSequenceWriter:
         if source is not None and source.alpha is not None:
             image = np.dstack([image, source.alpha])
         name = sequence_file(self.path, self._frames).name
-        with self._write_errors():
+        with write_errors(self.path, cv2.error):
             (self._partial / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
             self._frames += 1
             if self._sound_track is not None:
                 self._sound_track.write_until(self._frames / self._fps)
-
-    @contextmanager
-    def _write_errors(self) -> Iterator[None]:
-        """A failure to write becomes a UserError that names the files."""
-        try:
-            yield
-        except (av.FFmpegError, OSError, ValueError, cv2.error) as error:
-            raise cannot_be_written(self.path, error) from error
 
     def __exit__(
         self,
@@ -117,7 +109,7 @@ class ImageSequenceWriter:
     ) -> None:
         try:
             if kind is None:
-                with self._write_errors():
+                with write_errors(self.path, cv2.error):
                     self._finish()
         finally:
             self._discard()

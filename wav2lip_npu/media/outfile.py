@@ -7,7 +7,8 @@ import re
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,6 +201,21 @@ def cannot_be_written(path: Path, error: Exception) -> UserError:
         if beside:  # the file itself, by its partial name too
             return UserError(f"{path}: cannot be written ({error.strerror})")
     return UserError(f"{path}: cannot be written ({reason(error)})")
+
+
+@contextmanager
+def write_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """A failure to write becomes a UserError that names the file.
+
+    Args:
+        path: the file.
+        others: exceptions that are such failures too.
+    """
+    kinds: tuple[type[Exception], ...] = (av.FFmpegError, OSError, ValueError, *others)
+    try:
+        yield
+    except kinds as error:
+        raise cannot_be_written(path, error) from error
 
 
 def remove_leftovers(path: Path) -> None:

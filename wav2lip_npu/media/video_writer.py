@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,10 +20,10 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.outfile import (
     CONTAINERS,
     Encoding,
-    cannot_be_written,
     check_outfile,
     encoding,
     remove_leftovers,
+    write_errors,
 )
 from wav2lip_npu.media.planes import (
     ALPHA_PLANE,
@@ -140,14 +140,6 @@ class VideoWriter:
         self._alpha_converter = VideoReformatter()
         self._files = ExitStack()
 
-    @contextmanager
-    def _write_errors(self) -> Iterator[None]:
-        """A failure to write becomes a UserError that names the file."""
-        try:
-            yield
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise cannot_be_written(self.path, error) from error
-
     def __enter__(self) -> VideoWriter:
         """Open the file.
 
@@ -157,7 +149,7 @@ class VideoWriter:
         check_outfile(self.path)
         remove_leftovers(self.path)
         try:
-            with self._write_errors():
+            with write_errors(self.path):
                 # Not by its name: FFmpeg takes some names for addresses, and its errors have no
                 # errno then.
                 file = self._files.enter_context(self._partial.open("wb"))
@@ -194,7 +186,7 @@ class VideoWriter:
         if self._stream is None:
             is_rgb = decoded is not None and (decoded.format.is_rgb or decoded.format.has_palette)
             self._colours = _colours(self._like, height, is_rgb=is_rgb)
-            with self._write_errors():
+            with write_errors(self.path):
                 self._stream = self._open_streams(self._encoding, *image.shape[:2])
         elif (self._stream.height, self._stream.width) != image.shape[:2]:
             raise UserError(
@@ -209,7 +201,7 @@ class VideoWriter:
             self._fill_alpha(frame, alpha if decoded is None else decoded)
         frame.time_base = 1 / self._fps
         frame.pts = self._frames
-        with self._write_errors():
+        with write_errors(self.path):
             self._container.mux(self._stream.encode(frame))
             self._frames += 1
             if self._sound_track is not None:  # side by side, or the muxer would have to hold one
@@ -315,7 +307,7 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None:
-                with self._write_errors():
+                with write_errors(self.path):
                     self._flush()
                     self._files.close()
                     publish(self._partial, self.path)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from face_detection import Box
-from face_detection.landmarks import CHIN, FaceLandmarks, mouth_shape
+from face_detection.landmarks import CHIN, UNDER_NOSE, FaceLandmarks, mouth_shape
 from wav2lip_npu.blending.blender import Blender
-from wav2lip_npu.blending.opening import UNDER_NOSE, scale_opening
+from wav2lip_npu.blending.opening import scale_opening
 from wav2lip_npu.demo.talking_head import load_portraits, render
 
 NETWORK = FaceLandmarks()

@@ -33,6 +33,8 @@ def test_a_list(tmp_path: Path) -> None:
         Voice(person="track:2", audio=Path("声音.wav"), gain=-6.0),
         Voice(person="largest", audio=Path("b.wav"), gain=0.0),
     ]
+    home, other = read(tmp_path, "person,audio\nfirst,~/a.wav\nlargest,~b.wav\n")
+    assert (home.audio, other.audio) == (Path.home() / "a.wav", Path("~b.wav"))
     assert read(tmp_path, "person,audio\nfirst,a.wav") == [
         Voice(person="first", audio=Path("a.wav"))
     ]
