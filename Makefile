@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-all lint unit fuzz faults clean
+.PHONY: demo test test-all lint unit fuzz faults docs clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
@@ -28,6 +28,10 @@ fuzz: .venv/ready
 # Full disks, signals, killed processes …; FAULTS="--moments 2 --command infer" chooses.
 faults: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m faults $(FAULTS)
+
+# The pages as a site that needs no network: build/site/index.html.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -137,7 +137,7 @@ def test_commands_can_be_typed(page: Path) -> None:
         name, *words = shlex.split(line.replace("…", ""))
         assert name in cli.COMMANDS, line
         given = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
-        assert set(given) <= options_of(cli.COMMANDS[name].config) | {"debug"}, line
+        assert set(given) <= options_of(cli.COMMANDS[name].config) | {"debug", "help"}, line
 
 
 @pytest.mark.parametrize("script", ["infer", "loader", "preprocess", "training"])
