@@ -3,13 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wav2lip_npu.constants import VERSION as __version__
 from wav2lip_npu.errors import UserError
 
 if TYPE_CHECKING:
     from wav2lip_npu.inference.lip_sync import LipSync
     from wav2lip_npu.media.audio import load_audio
 
-__version__ = "0.2.0.dev0"
 __all__ = ["LipSync", "UserError", "__version__", "load_audio"]
 
 _LAZY_NAMES = {"LipSync": "inference.lip_sync", "load_audio": "media.audio"}

@@ -1,5 +1,6 @@
-"""Numbers that the published checkpoints fix; all modules use these."""
+"""Numbers that the published checkpoints fix, and the version; all modules use these."""
 
+VERSION = "0.2.0.dev0"
 FPS = 25  # video frames per second of all training data
 SAMPLE_RATE = 16_000  # Hz, mono
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS  # 640

@@ -22,6 +22,7 @@ from wav2lip_npu.inference.backends import ONNX, OnnxBackend
 from wav2lip_npu.inference.fusion import fold
 from wav2lip_npu.mel import MEL_BANDS, WINDOW_ROWS
 from wav2lip_npu.models import Generator
+from wav2lip_npu.run_options import options_path_beside, write_options
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import atomic_write
 from wav2lip_npu.weight_files import check_is_file, write_pth, write_safetensors
@@ -57,6 +58,7 @@ def export(config: ExportConfig) -> None:
     content = {"state_dict": weights, "global_step": found.global_step, checkpoint.OUR_KEY: about}
     write_pth(pth, content)
     write_safetensors(tensors, weights, about)
+    write_options(options_path_beside(pth), config)
     log.info("%s weights of step %d: %s and %s", kind, found.global_step, pth, tensors)
     if config.onnx:
         with atomic_write(onnx) as partial:

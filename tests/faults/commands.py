@@ -20,7 +20,7 @@ OUT = "out"  # the folder, in that of the case, in which every command writes
 PARTIAL = ".partial"
 # Figures of a log that depend on the machine's speed.
 SPEED = ("samples_per_second", "data_wait", "mfu", "memory_gib")
-SKIPPED = ("tensorboard", ".lock", "curves.png", "film_strip")
+SKIPPED = ("tensorboard", ".lock", "curves.png", "film_strip", ".yaml")  # .yaml: has a date
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,12 @@ CRASH_WORDS = (
     "terminate called",
     "Fatal Python",
 )
-# What may appear in any folder: locks, and the file that a dangling link names.
-ANYWHERE = ("*.lock", "nowhere", "*/nowhere")
+COMMAND_LINE = "wav2lip-npu: "  # with which a line on a wrong command line begins
+# What may appear in any folder: locks, options beside results, and what a dangling link names.
+ANYWHERE = (
+    *("*.lock", "nowhere", "*/nowhere"),
+    *("*options_*.yaml", "*.mp4.yaml", "*.pth.yaml"),
+)
 
 
 def snapshot(root: Path) -> dict[str, str]:
@@ -98,7 +102,11 @@ def ending_problems(
         problems.append(f"took {(ending.peak_bytes - peak_before) / 2**30:.1f} GiB")
     if ending.code == REFUSED and not problems:
         lines = errors.rstrip("\n").split("\n")
-        starts = [n for n, line in enumerate(lines) if ": error: " in line]
+        starts = [
+            n
+            for n, line in enumerate(lines)
+            if ": error: " in line or line.startswith(COMMAND_LINE)
+        ]
         if not starts:
             problems.append("exit code 2 without a line that says why")
         elif starts[-1] != len(lines) - 1:

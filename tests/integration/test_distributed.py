@@ -171,4 +171,6 @@ def test_preprocess_in_shares(tmp_path: Path, face: np.ndarray) -> None:
     assert [reports[name].faces for name in "abc"] == [5 + ord(name) % 3 for name in "abc"]
     assert reports["d"].rejected
     written = sorted(path.name for path in out.iterdir())
-    assert written == sorted(["a", "b", "c", REPORT, SHEET, OPTIONS, LOCK])
+    assert written == sorted(
+        ["a", "b", "c", REPORT, SHEET, OPTIONS, LOCK, "options_preprocess.yaml"]
+    )

@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 import pytest
 
 from wav2lip_npu import cli
+from wav2lip_npu.config import CommonOptions
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -25,7 +26,7 @@ FOLDERS = "wav2lip_npu|face_detection|tests|docs|scripts|docker|benchmarks"
 OTHER_PROGRAMS = {
     *("index_url", "force_reinstall", "only_binary", "no_deps", "nproc_per_node", "nnodes"),
     *("node_rank", "master_addr", "master_port", "shm_size", "net", "dry_run", "original"),
-    *("help", "version", "debug", "dist", "build_arg", "cards", "volume", "format", "check"),
+    *("help", "version", "dist", "build_arg", "cards", "volume", "format", "check"),
 }
 MODULE = re.compile(r"`((?:wav2lip_npu|face_detection)/[\w/]+)\.py`")
 # A function as ``name()``, a class as ``CamelCase``.
@@ -118,7 +119,8 @@ def options_of(config: type) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_options_are_options(page: Path) -> None:
-    known = set().union(*(options_of(command.config) for command in cli.COMMANDS.values()))
+    configs = [command.config for command in cli.COMMANDS.values()]
+    known = set().union(*map(options_of, [*configs, CommonOptions]))
     if page.parent.name == "benchmarks":
         code = "".join(read(path) for path in page.parent.glob("*.py"))
         known |= set(re.findall(r'"--(\w+)"', code))
@@ -137,7 +139,8 @@ def test_commands_can_be_typed(page: Path) -> None:
         name, *words = shlex.split(line.replace("…", ""))
         assert name in cli.COMMANDS, line
         given = [word[2:].replace("-", "_") for word in words if word.startswith("--")]
-        assert set(given) <= options_of(cli.COMMANDS[name].config) | {"debug", "help"}, line
+        known = options_of(cli.COMMANDS[name].config) | options_of(CommonOptions) | {"help"}
+        assert set(given) <= known, line
 
 
 @pytest.mark.parametrize("script", ["infer", "loader", "preprocess", "training"])

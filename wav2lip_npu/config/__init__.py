@@ -6,11 +6,18 @@ text and default appear in ``--help``. A new option is one new field here.
 
 from wav2lip_npu.config.data import FilelistsConfig, PreprocessConfig
 from wav2lip_npu.config.inference import ExportConfig, InferConfig, LipSyncConfig
-from wav2lip_npu.config.machine import DemoConfig, DoctorConfig
+from wav2lip_npu.config.machine import (
+    CommonOptions,
+    CompletionConfig,
+    DemoConfig,
+    DoctorConfig,
+)
 from wav2lip_npu.config.measure import EvaluateConfig, PlotConfig, SyncConfig
 from wav2lip_npu.config.training import GeneratorConfig, SyncNetConfig, TrainConfig
 
 __all__ = [
+    "CommonOptions",
+    "CompletionConfig",
     "DemoConfig",
     "DoctorConfig",
     "EvaluateConfig",

@@ -56,6 +56,7 @@ def option(
     *,
     choices: tuple[str, ...] = (),
     other_names: tuple[str, ...] = (),
+    positional: bool = False,
 ) -> Any:
     """A dataclass field with its help text; without a default the option is required.
 
@@ -64,8 +65,14 @@ def option(
         default: its value where it is not given.
         choices: the values that are allowed; none: all.
         other_names: by which the command line knows it too, without dashes.
+        positional: it is given without its name.
     """
-    metadata = {"help": help, "choices": choices, "other_names": other_names}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "other_names": other_names,
+        "positional": positional,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -76,6 +83,8 @@ class Options:
     Raises:
         UserError: a value is not allowed. Subclasses check their own fields in ``__post_init__``.
     """
+
+    command: ClassVar[str] = ""  # the one that has these options
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -23,6 +23,7 @@ SCENE_CUT_POLICIES = ("keep", "split", "reject")
 class PreprocessConfig(DetectorOptions, NetworkOptions):
     """Cut videos into face crops and audio."""
 
+    command = "preprocess"
     data_root: Path = option("folder with the videos, at any depth")
     preprocessed_root: Path = option("folder to write to; a clip keeps its path in --data_root")
     batch_size: int = option("frames per batch of the face detector", 32)
@@ -69,6 +70,7 @@ class PreprocessConfig(DetectorOptions, NetworkOptions):
 class FilelistsConfig(Options):
     """Divide preprocessed clips into train.txt, val.txt and test.txt."""
 
+    command = "filelists"
     data_root: Path = option("folder of the preprocessed clips, as for training")
     filelists: Path = option("folder to write to, as for training", Path("filelists"))
     val: float = option("fraction of the clips for validation, above 0 and up to 0.5", 0.05)

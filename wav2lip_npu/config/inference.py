@@ -155,6 +155,7 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
 class InferConfig(LipSyncConfig):
     """Lip-sync videos or still images to speech."""
 
+    command = "infer"
     more_face_rules = (SPEAKING,)
     face: Path | None = option("video or image with the face; required without --jobs", None)
     audio: Path | None = option(
@@ -280,6 +281,7 @@ class InferConfig(LipSyncConfig):
 class ExportConfig(Options):
     """Write a generator for inference only: .pth and .safetensors."""
 
+    command = "export"
     checkpoint_path: Path = option("checkpoint of the generator")
     outfile: Path = option("file to write; files with other suffixes are written beside it")
     weights: str = option(

@@ -1,17 +1,44 @@
-"""The options of the commands that try a machine: doctor and demo."""
+"""The options of doctor, demo and completion, and those that every command has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.config.base import DEVICE_HELP, DeviceOptions, option
+from wav2lip_npu.config.base import DEVICE_HELP, DeviceOptions, Options, option
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(Options):
+    """Options of every command: what it says and where, not what it does."""
+
+    config: Path | None = option(
+        "YAML file with options of this command; those of the command line go before it (default: "
+        "none)",
+        None,
+    )
+    log_file: Path | None = option(
+        "file that all messages are added to, with date and time (default: none)", None
+    )
+    quiet: bool = option("show warnings and errors only, and no progress", False)
+    debug: bool = option("show the traceback of an error", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionConfig(Options):
+    """Print a script that lets a shell complete commands and options."""
+
+    command = "completion"
+    shell: str = option("the shell that it is for", choices=SHELLS, positional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig(DeviceOptions):
     """Show what this machine has, what it lacks, and what to do about it."""
 
+    command = "doctor"
     device: str = option(f"the exit code is 0 if this device can be used: {DEVICE_HELP}", "auto")
     s3fd: Path | None = option("S3FD's weight file (default: as for preprocess)", None)
     syncnet_checkpoint_path: Path | None = option(
@@ -24,6 +51,7 @@ class DoctorConfig(DeviceOptions):
 class DemoConfig(DeviceOptions):
     """Make a small talking-head data set and run every step on it."""
 
+    command = "demo"
     outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
     clips: int = option("clips in the data set", 12)
     expert_steps: int = option("training steps of the expert", 60)

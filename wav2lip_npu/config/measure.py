@@ -28,6 +28,7 @@ MOUTH_CONFIDENCE, EXPERT_CONFIDENCE = 1.25, 2.5
 class SyncConfig(NetworkOptions):
     """Measure how far sound and lips are apart in preprocessed clips, and mend it."""
 
+    command = "sync"
     data_root: Path = option("folder with the clips, at any depth")
     videos: Path | None = option(
         "folder of videos that are preprocessed into --data_root first, with preprocess's defaults "
@@ -112,6 +113,7 @@ class SyncConfig(NetworkOptions):
 class PlotConfig(Options):
     """Plot and compare trainings and sync reports: curves, histograms, samples, a table."""
 
+    command = "plot"
     runs: tuple[Path, ...] = option(
         "folders to show, side by side: of trainings (their --checkpoint_dir), or with a report of "
         "sync"
@@ -144,6 +146,7 @@ class PlotConfig(Options):
 class EvaluateConfig(DetectorOptions, NetworkOptions, CropOptions):
     """Measure lip-synced videos: sync, quality of the face, movement of the mouth."""
 
+    command = "evaluate"
     videos: Path | None = option(
         "video, or folder of videos at any depth, to measure (default: those that "
         "--checkpoint_path generates)",

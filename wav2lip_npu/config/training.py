@@ -120,6 +120,7 @@ class TrainConfig(NetworkOptions):
 class SyncNetConfig(TrainConfig):
     """Train the lip-sync expert (SyncNet)."""
 
+    command = "train-syncnet"
     batch_size: int = option("samples per batch and process", 64)
     eval_interval: int = option("steps between validations", 10_000)
     checkpoint_interval: int = option("steps between checkpoints", 10_000)
@@ -162,6 +163,7 @@ class SyncNetConfig(TrainConfig):
 class GeneratorConfig(TrainConfig):
     """Train Wav2Lip, the generator."""
 
+    command = "train"
     syncnet_checkpoint_path: Path = option("checkpoint of the trained lip-sync expert")
     more_experts: tuple[Path, ...] = option(
         "checkpoints of further experts; the sync loss is the mean of all (default: none)", ()

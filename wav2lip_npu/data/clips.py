@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from wav2lip_npu.console.progress import track
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, SAMPLE_RATE, WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.audio import load_audio
@@ -174,7 +174,7 @@ def read_clips(data_root: Path, filelist: Path, *, per_frame_mels: bool) -> list
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         title = f"reading {filelist.name}"
-        results = list(tqdm(pool.map(read, lines), title, len(lines), disable=None))
+        results = list(track(pool.map(read, lines), title, "clip", len(lines)))
     clips = [result for result in results if isinstance(result, Clip)]
     rejected = [result for result in results if isinstance(result, UserError)]
     if not clips:

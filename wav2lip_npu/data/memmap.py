@@ -24,8 +24,8 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.constants import FACE_SIZE, LOWER_HALF, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip, UnreadableSamples, load_crop, load_mel
 from wav2lip_npu.errors import UserError
@@ -306,14 +306,14 @@ def _build(base: Path, clips: Sequence[Clip]) -> None:
                 faults[first + offset] = str(error)
         return place, faces
 
-    bar = tqdm(total=sum(len(clip.crops) for clip in clips), unit="crop", disable=None)
+    progress = Progress("packing", "crop", sum(len(clip.crops) for clip in clips))
     threads = usable_cores()
-    with ThreadPoolExecutor(threads) as pool, bar:
+    with ThreadPoolExecutor(threads) as pool, progress:
         with atomic_write(base.with_suffix(".crops")) as partial, partial.open("wb") as file:
             for place, faces in _map_in_order(pool, decode, parts, ahead=2 * threads):
                 file.write(faces.data)
                 sums[place][0] = zlib.crc32(faces.data, sums[place][0])
-                bar.update(len(faces))
+                progress.update(len(faces))
         with atomic_write(base.with_suffix(".mels")) as partial, partial.open("wb") as file:
             mels = _map_in_order(pool, load_mel, [clip.folder for clip in clips], ahead=2 * threads)
             for place, mel in enumerate(mels):

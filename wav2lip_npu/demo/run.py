@@ -14,6 +14,7 @@ import soxr
 
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import DemoConfig
+from wav2lip_npu.console.logs import current_settings
 from wav2lip_npu.constants import FPS, SAMPLE_RATE
 from wav2lip_npu.demo.speech import Speech, mouth_track, speak
 from wav2lip_npu.demo.talking_head import load_portraits, render
@@ -161,6 +162,7 @@ def _run(command: str, **options: object) -> None:
     for name, value in options.items():
         words += [f"--{name}", str(value)]
     print(f"\n$ wav2lip-npu {shlex.join(words)}", flush=True)
+    words += current_settings().words
     code = subprocess.run([sys.executable, "-m", "wav2lip_npu", *words], check=False).returncode
     if code:
         raise UserError(

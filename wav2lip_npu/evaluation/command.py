@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from wav2lip_npu import __version__
 from wav2lip_npu.config import EvaluateConfig
 from wav2lip_npu.config.base import CPU
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.evaluation.fid import features_path, frechet_distance
 from wav2lip_npu.evaluation.generated import generate
@@ -21,6 +19,7 @@ from wav2lip_npu.evaluation.inputs import Item, find_items, read_list
 from wav2lip_npu.evaluation.measure import EvaluationWorker, Measured, Networks
 from wav2lip_npu.evaluation.records import Records
 from wav2lip_npu.evaluation.report import Evaluation, log_summary, write_report
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime import threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
@@ -61,6 +60,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     with folder_lock(outdir, "evaluate"):
         weights = _check_weights(config)
         detector = choose_detector(config)
+        write_options(options_path(outdir, config), config)
         faults = dict(inputs.faults)
         if config.videos is None:
             faults |= generate(inputs.items, weights["checkpoint_path"], outdir / VIDEOS, config)
@@ -195,8 +195,7 @@ def _run(
     pool: WorkerPool[Item] = WorkerPool(EvaluationWorker, [arguments] * workers)
     for item in todo:
         pool.submit(item)
-    bar = tqdm(total=len(todo), unit="video", disable=None)
-    with logging_redirect_tqdm(), bar:
+    with Progress("evaluate", "video", len(todo)) as progress:
         try:
             for outcome in pool.outcomes(stop):
                 item, failure = outcome.job, outcome.failure
@@ -208,7 +207,7 @@ def _run(
                 else:
                     log.warning("%s: %s", item.name, failure.reason)
                     yield item, failure.reason
-                bar.update()
+                progress.update()
         finally:
             pool.close()
 

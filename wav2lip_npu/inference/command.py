@@ -6,7 +6,8 @@ from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.jobs import infer_jobs
 from wav2lip_npu.inference.voices import inputs_of
-from wav2lip_npu.media.outfile import check_files
+from wav2lip_npu.media.outfile import check_files, is_sequence
+from wav2lip_npu.run_options import options_path, options_path_beside, write_options
 from wav2lip_npu.runtime.threads import process_share
 
 
@@ -27,3 +28,7 @@ def infer(config: InferConfig) -> None:
     from wav2lip_npu.inference.one_video import infer_video
 
     infer_video(lambda: LipSync.from_config(config), config)
+    if is_sequence(config.outfile):
+        write_options(options_path(config.outfile.parent, config), config)
+    else:
+        write_options(options_path_beside(config.outfile), config)

@@ -8,13 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
@@ -26,6 +23,7 @@ from wav2lip_npu.media.outfile import (
     is_written,
     remove_leftovers,
 )
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import read_text
 from wav2lip_npu.runtime.threads import limit_threads, process_share
@@ -93,8 +91,6 @@ class JobWorker:
 
         if workers > 1:
             limit_threads(workers)
-        # tqdm's own lock is one between processes, which a process that is ended leaves behind.
-        tqdm.set_lock(threading.RLock())
         self._config = config
         try:
             self._lip_sync = LipSync.from_config(config, card_offset=card_offset)
@@ -131,6 +127,8 @@ def infer_jobs(config: InferConfig) -> None:
     if rank != 0:
         failed.clear()  # the first process tells
     total = len(jobs) + len(failed)
+    if jobs:
+        write_options(options_path(jobs[0].outfile.parent, config), config)
     for name, fault in failed.items():
         log.error("%s: %s", name, fault)
     for job, failure in do_jobs(jobs, config):

@@ -11,11 +11,10 @@ from fractions import Fraction
 from itertools import repeat
 
 import numpy as np
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.config.inference import SPEAKING
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.lip_sync import LipSync
 from wav2lip_npu.inference.locate import NO_FRAME, LocatedFrame, no_face, targets_of
@@ -158,13 +157,13 @@ def _write(
     total: float | None,
     fps: Fraction,
 ) -> int:
-    """Encode frames as they come, with a progress bar of ``total`` seconds; how many they were."""
-    bar = tqdm(total=None if total is None else round(total * fps), unit="frame", disable=None)
+    """Encode frames as they come, of ``total`` seconds if that is known; how many they were."""
     frames = 0
-    with writer, logging_redirect_tqdm(), bar:
+    expected = None if total is None else round(total * fps)
+    with writer, Progress("infer", "frame", expected) as progress:
         for located, image in generated:
             writer.write(image, source=located.frame, changed=located.changing)
-            bar.update()
+            progress.update()
             frames += 1
     return frames
 

@@ -10,11 +10,11 @@ from fractions import Fraction
 from itertools import islice
 
 import numpy as np
-from tqdm import tqdm
 
 from face_detection.landmarks import FaceLandmarks, mouth_shape, tilt_of
 from wav2lip_npu.alignment.lags import LAGS, correlations
 from wav2lip_npu.alignment.mouth import VOWEL_GROUPS, voice_features
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.constants import FPS
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.hearing import hear
@@ -136,14 +136,14 @@ def find_speakers(
     shots: dict[int, dict[Identity, _Seen]] = {}
     starts: dict[int, float] = {}
     stop = None if total is None else total + round(MARGIN_SECONDS * fps)
-    bar = tqdm(total=total, unit="frame", desc="who speaks", disable=None, leave=False)
-    with closing(prefetch(islice(frames, stop), QUEUED_FRAMES)) as ahead, bar:
+    progress = Progress("who speaks", "frame", total)
+    with closing(prefetch(islice(frames, stop), QUEUED_FRAMES)) as ahead, progress:
         marked = mark_detection_frames(ahead, detect_every)
         for number, tracked in enumerate(track_faces(detect_faces(marked, detector), tracker)):
             starts.setdefault(tracked.shot, number / float(fps))
             people = shots.setdefault(tracked.shot, {})
             _look(tracked, people, number / float(fps) + start, network)
-            bar.update()
+            progress.update()
     speakers = {}
     for shot, people in shots.items():
         speaker = _speaker(_joined(people), voice)

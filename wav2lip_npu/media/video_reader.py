@@ -48,6 +48,7 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
     )
 )
+TEXT_SUFFIXES = frozenset((".yaml", ".yml"))  # that Python's table of types lacks
 
 # What ITU-T H.273 defines; other numbers are damage, or reserved.
 _MATRICES = frozenset((0, 1, *range(4, 15)))
@@ -300,6 +301,8 @@ def is_video_by_name(path: Path) -> bool | None:
     """Whether a file is a video by its suffix; None: only its content can tell."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return True
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return False
     kinds = mimetypes.MimeTypes().types_map[True]  # Python's own: the same on every machine
     kind = kinds.get(path.suffix.lower(), "video/unknown")
     return False if path.name.startswith(".") or not kind.startswith("video/") else None

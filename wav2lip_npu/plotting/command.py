@@ -12,6 +12,7 @@ from wav2lip_npu.plotting.fonts import any_script
 from wav2lip_npu.plotting.runs import SHEETS, Run, read_runs
 from wav2lip_npu.plotting.samples import draw_samples
 from wav2lip_npu.plotting.table import draw_table, markdown, summarize
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.sync.report import REPORT, draw_offsets
 from wav2lip_npu.training.figures import CURVES, draw_curves, metric_names
 from wav2lip_npu.training.metrics import EMA_PREFIX, METRICS
@@ -44,6 +45,7 @@ def plot(config: PlotConfig) -> None:
             write_chart(config.outdir / OFFSETS, draw_offsets(reports))
         if sheets:
             write_chart(config.outdir / SAMPLES, draw_samples(sheets))
+    write_options(options_path(config.outdir, config), config)
     for name, source, shown in (
         (CURVES, METRICS, trainings),
         (RUNS, METRICS, trainings),

@@ -18,17 +18,16 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.config.base import CPU
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.data.clips import AUDIO, publish_clip, remove_clip
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.preprocessing import report
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.preprocessing.videos import find_videos
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime import distributed, threads
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
@@ -72,6 +71,7 @@ def preprocess(config: PreprocessConfig) -> list[ClipReport]:
             if world.is_main:
                 stack.enter_context(folder_lock(root, "preprocess"))
                 _check_options(config, detector)
+                write_options(options_path(root, config), config)
                 report.merge_reports(root)  # of an earlier run that was interrupted
                 _remove_partial(root)
             former = report.read_reports(root / report.REPORT)
@@ -207,11 +207,11 @@ def _process_share(
         ClipJob(entry=entry, work=work / str(number), batch_size=config.batch_size)
         for number, entry in enumerate(todo)
     ]
-    bar = tqdm(total=len(jobs), unit="clip", disable=world.hide_progress)
-    with stop_signals() as stop, logging_redirect_tqdm(), bar:
+    progress = Progress("preprocess", "clip", len(jobs), shown=world.is_main)
+    with stop_signals() as stop, progress:
         for job, reports in _process_all(jobs, config, workers, stop):
             _publish(job, reports, former.get(job.entry.source, []), root, path)
-            bar.update()
+            progress.update()
     shutil.rmtree(work, ignore_errors=True)
     with suppress(OSError):  # other processes still work there
         work.parent.rmdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from wav2lip_npu.config import FilelistsConfig
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime.files import read_bytes, write_text
 
 SPEAKER_FOLDER = re.compile(r"s\d+|id\d{5}")  # GRID's and VoxCeleb's folders, at any depth
@@ -42,6 +43,7 @@ def write_filelists(config: FilelistsConfig) -> Lists:
             "them below test or val; two videos are needed, one to train on and one to validate on"
         )
     _write(config.filelists, lists, overwrite=config.overwrite)
+    write_options(options_path(config.filelists, config), config)
     _summarize(config, lists)
     return lists
 

@@ -51,11 +51,6 @@ class World:
         """Whether this is the process that logs and writes files."""
         return self.rank == 0
 
-    @property
-    def hide_progress(self) -> bool | None:
-        """The value for tqdm's ``disable``: only rank 0 shows a bar, and only on a terminal."""
-        return None if self.is_main else True
-
     def wrap_ddp(self, network: nn.Module) -> nn.Module:
         """The network to call in training, so that gradients are averaged over all processes.
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
 
+from wav2lip_npu.console import logs
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime import failures
 
@@ -173,7 +174,8 @@ class _Slot:
         context = multiprocessing.get_context("spawn")  # a fork must not touch an accelerator
         self.connection, other = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(other, self._worker, self._arguments, _log_level())
+            target=_serve,
+            args=(other, self._worker, self._arguments, logs.current_settings(), _log_level()),
         )
         self._ready = False
         self._process.start()
@@ -246,12 +248,16 @@ def _log_level() -> int:
 
 
 def _serve(
-    connection: Connection, worker_class: type, arguments: tuple[Any, ...], log_level: int
+    connection: Connection,
+    worker_class: type,
+    arguments: tuple[Any, ...],
+    settings: logs.LogSettings,
+    log_level: int,
 ) -> None:
     """The life of a process: make the worker, say so, do jobs until the parent is gone."""
     end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent ends this process when it stops
-    logging.basicConfig(level=log_level, format="%(message)s")
+    logs.set_up_worker(settings, log_level)
     try:
         worker: Worker = worker_class(*arguments)
     except UserError as error:

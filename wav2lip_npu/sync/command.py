@@ -12,12 +12,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from wav2lip_npu.config import SyncConfig
+from wav2lip_npu.console.progress import track
 from wav2lip_npu.data.clip_tree import usable_clips
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime import distributed
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.failures import reason
@@ -73,6 +72,7 @@ def sync(config: SyncConfig) -> list[ClipSync]:
             raise UserError(f"not one of {len(clips)} clips can be read; {fault}")
         found = measure(readings)
         entries = [_judge(clip, found, readings.faults, config) for clip in clips]
+        write_options(options_path(outdir, config), config)
         write_report(entries, outdir)
         if config.fix:
             entries = _mend_all(entries, readings, config)
@@ -134,9 +134,8 @@ def _judge(
 def _mend_all(entries: list[ClipSync], readings: Readings, config: SyncConfig) -> list[ClipSync]:
     """Shift the sound of all clips that are off; after a signal the rest stays as it is."""
     mended = []
-    bar = tqdm(entries, unit="clip", disable=None)
-    with stop_signals() as stop, logging_redirect_tqdm():
-        for entry in bar:
+    with stop_signals() as stop:
+        for entry in track(entries, "shifting", "clip", len(entries)):
             is_off = entry.state == OFF and not stop.is_set()
             mended.append(_mend(entry, readings, config) if is_off else entry)
     if stop.is_set():

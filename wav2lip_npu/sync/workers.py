@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.alignment.embedded import OTHER_SOUNDS, Embedded, slide
 from wav2lip_npu.alignment.jumps import Segment, segments
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.mouth import Talk, voice_features
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.constants import WINDOW_FRAMES
 from wav2lip_npu.data.clips import AUDIO, EXPERT, load_mel
 from wav2lip_npu.data.kept import content_key, keep, read_kept
@@ -181,7 +180,7 @@ def read_side_by_side(
         arguments: what each process makes it of.
         clips: their names.
         stop: ends it early.
-        title: of the progress bar.
+        title: of the progress.
 
     Returns:
         What was read, and for the other clips why not. Fewer if ``stop`` is set.
@@ -191,10 +190,7 @@ def read_side_by_side(
         pool.submit(clip)
     readings: dict[str, Any] = {}
     faults: dict[str, str] = {}
-    with (
-        logging_redirect_tqdm(),
-        tqdm(desc=title, total=len(clips), unit="clip", disable=None) as bar,
-    ):
+    with Progress(title, "clip", len(clips)) as progress:
         try:
             for outcome in pool.outcomes(stop):
                 if outcome.failure is None:
@@ -204,7 +200,7 @@ def read_side_by_side(
                 else:
                     log.warning("%s: %s", outcome.job, outcome.failure.reason)
                     faults[outcome.job] = outcome.failure.reason
-                bar.update()
+                progress.update()
         finally:
             pool.close()
     return readings, faults

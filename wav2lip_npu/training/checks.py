@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from face_detection.landmarks import FaceLandmarks
 from wav2lip_npu.alignment.agreement import MIN_COMPARED_CLIPS, MIN_SIGMA, Agreement, compare
 from wav2lip_npu.alignment.lags import MAX_LAG
 from wav2lip_npu.alignment.mouth import Talk, voice_features
 from wav2lip_npu.config import SyncConfig, TrainConfig
+from wav2lip_npu.console.progress import track
 from wav2lip_npu.constants import FACE_SIZE, FPS, WINDOW_FRAMES
 from wav2lip_npu.data.clips import Clip, load_mel
 from wav2lip_npu.data.dataset import ClipData, WindowDataset
@@ -154,7 +154,7 @@ def _read_talks(clips: Sequence[Clip]) -> list[Talk]:
             networks.put(network)
 
     with ThreadPoolExecutor(threads) as pool:
-        results = list(tqdm(pool.map(read, clips), "data check", len(clips), disable=None))
+        results = list(track(pool.map(read, clips), "data check", "clip", len(clips)))
     faults = [result for result in results if isinstance(result, str)]
     if faults:
         log.warning(

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import GeneratorConfig, SyncNetConfig, TrainConfig
+from wav2lip_npu.console.progress import Progress
 from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.dataset import WindowDataset, open_data, warn_of_shared_clips
 from wav2lip_npu.data.loader import LOADING_FAILURES, loading_error, open_loader
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.run_options import options_path, write_options
 from wav2lip_npu.runtime import distributed
 from wav2lip_npu.runtime.device import Device, seed
 from wav2lip_npu.runtime.failures import is_out_of_memory, reason, remedy
@@ -77,7 +76,9 @@ def _train(config: TrainConfig, task_class: type[Task]) -> None:
             world.size, world.size * config.batch_size * config.accumulate,
         )  # fmt: skip
         seed(config.seed)
-        Trainer(config, task_class(config, device, world)).run()
+        trainer = Trainer(config, task_class(config, device, world))
+        write_options(options_path(config.checkpoint_dir, config), config)
+        trainer.run()
 
 
 class Trainer:
@@ -153,15 +154,16 @@ class Trainer:
                 check_overfit(type(self.task), config, self.device, self.train_data)
         if status := self.task.status():
             log.info(status)
-        bar = tqdm(
+        progress = Progress(
+            config.command,
+            "step",
+            config.max_steps,
             initial=self.step,
-            total=config.max_steps,
-            unit="step",
-            disable=self.world.hide_progress,
+            shown=self.world.is_main,
         )
-        with silent_tensorboard(), logging_redirect_tqdm(), bar, stop_signals() as stop:
+        with silent_tensorboard(), progress, stop_signals() as stop:
             try:
-                self._train(stop, bar)
+                self._train(stop, progress)
             except Exception as error:
                 self._end_early(error, stop)
             finally:
@@ -202,27 +204,27 @@ class Trainer:
             raise UserError(f"step {self.step}: {reason(error)}; {advice}; {last}") from error
         raise error
 
-    def _train(self, stop: threading.Event, bar: tqdm) -> None:
+    def _train(self, stop: threading.Event, progress: Progress) -> None:
         config = self.config
         self.peak_flops = self.world.size * self.device.measured_matmul_flops()
         self.throughput.reset(self.step)
         self.task.set_training(True)
         batches = self.device.prefetch(self._train_batches(stop))
         with closing(profiled(batches, config, self.device)) as batches:
-            self._train_on(batches, bar)
+            self._train_on(batches, progress)
         if self.step != self.throughput.step:
             self._log_progress()
         if self.step != self.saved_step:
             self.save()
 
-    def _train_on(self, batches: Iterator[Batch], bar: tqdm) -> None:
+    def _train_on(self, batches: Iterator[Batch], progress: Progress) -> None:
         """Take steps until the batches end or the options say to stop."""
         config = self.config
         while len(accumulated := [*islice(batches, config.accumulate)]) == config.accumulate:
             self.means.add(self.task.step(*accumulated, number=self.step))
             self.step += 1
             self.samples += self.global_batch_size
-            bar.update()
+            progress.update()
             if self.step == config.max_steps:
                 self.ended = "--max_steps"
             if self.ended or self.step % config.log_interval == 0:

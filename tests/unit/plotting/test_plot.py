@@ -251,7 +251,7 @@ def test_samples_are_the_pixels_of_the_sheets(tmp_path: Path) -> None:
     (folders[1] / "samples_step000000040.png").write_bytes(b"\x89PNG, cut")
     cv2.imwrite(str(folders[1] / "samples_step000000050.png"), second[:, :11])
     assert run_plot("--runs", *folders, "--outdir", out) == 0
-    assert {path.name for path in out.iterdir()} == {"samples.png"}
+    assert {path.name for path in out.glob("*.png")} == {"samples.png"}
     found = cv2.imread(str(out / "samples.png"))
     titles, images = np.split(found, [48])
     columns = np.split(images, 7, axis=1)
@@ -278,10 +278,11 @@ def test_all_that_is_there_is_written(
     out = tmp_path / "out"
     folders = [nothing, expert, broken, generator, tmp_path / "gone"]
     assert run_plot("--runs", *folders, "--outdir", out, "--smooth", 0.9) == 0
-    assert {path.name for path in out.iterdir()} == {
+    assert (out / "options_plot.yaml").is_file()
+    assert {path.name for path in out.glob("*.png")} == {
         *("curves.png", "offsets.png", "samples.png", "runs.png")
     }
-    for path in out.iterdir():
+    for path in out.glob("*.png"):
         assert cv2.imread(str(path)).std() > 5, path
     table = capsys.readouterr().out
     assert table.startswith("| run |") and table.count("\n") == 4
@@ -299,7 +300,7 @@ def test_what_is_not_there_is_not_written(
 ) -> None:
     with caplog.at_level("INFO"):
         assert run_plot("--runs", expert, "--outdir", tmp_path / "out") == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"curves.png", "runs.png"}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"curves.png", "runs.png"}
     assert "offsets.png: not written, no folder has sync_report.jsonl" in caplog.text
     assert "samples.png: not written, no folder has samples_step….png" in caplog.text
 

@@ -155,7 +155,8 @@ def test_the_lists_share_no_speaker_and_lose_no_clip(
     everything = corpus(20, 2, "main/{0}/{1:05d}") + corpus(20, 1, "pretrain/{0}/{1:05d}")
     root, out = tree(tmp_path / "in", everything), tmp_path / "new" / "lists"
     lists = write_filelists(FilelistsConfig(data_root=root, filelists=out, val=0.1))
-    assert {path.name for path in out.iterdir()} == {"train.txt", "val.txt", "test.txt"}
+    lists_there = {"train.txt", "val.txt", "test.txt"}
+    assert {path.name for path in out.iterdir()} == {*lists_there, "options_filelists.yaml"}
     for name, clips in lists.items():
         text = (out / f"{name}.txt").read_text(encoding="utf-8")
         assert text == "".join(f"{clip}\n" for clip in sorted(clips))
@@ -310,7 +311,7 @@ def test_lists_of_other_clips_are_not_lost(tmp_path: Path) -> None:
     config = FilelistsConfig(data_root=root, filelists=out)
     write_filelists(config)
     write_filelists(config)  # the same again
-    written = {path: path.read_text() for path in out.iterdir()}
+    written = {path: path.read_text() for path in out.glob("*.txt")}
     (out / "val.txt").write_text("mine\n")
     (out / "train.txt").unlink()
     with pytest.raises(UserError, match=r"val\.txt: is there with other clips; give --overwrite"):
@@ -318,7 +319,7 @@ def test_lists_of_other_clips_are_not_lost(tmp_path: Path) -> None:
     assert (out / "val.txt").read_text() == "mine\n"
     assert not (out / "train.txt").exists()
     write_filelists(FilelistsConfig(data_root=root, filelists=out, overwrite=True))
-    assert {path: path.read_text() for path in out.iterdir()} == written
+    assert {path: path.read_text() for path in out.glob("*.txt")} == written
 
 
 @pytest.mark.parametrize(
