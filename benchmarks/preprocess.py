@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 import torch
-from face_alignment.detection.sfd.net_s3fd import s3fd as S3FDNetwork
 
 import face_detection
 from benchmarks import measure, original
 from face_detection import FaceDetectionError, s3fd
+from face_detection.s3fd_network import S3FDNetwork
 from tests.formula import fill
 from wav2lip_npu.config import PreprocessConfig
 from wav2lip_npu.config.base import PRECISIONS

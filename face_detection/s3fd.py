@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from face_alignment.detection.sfd.net_s3fd import s3fd as S3FDNetwork
 
 from face_detection.errors import FaceDetectionError
 from face_detection.nms import best_first
+from face_detection.s3fd_network import S3FDNetwork
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 STRIDES = (4, 8, 16, 32, 64, 128)  # pixels per cell of the six maps
@@ -37,7 +37,7 @@ class S3FD:
         *,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Load the weight file that face-alignment publishes.
+        """Load the published weight file.
 
         Args:
             weights: the file.
@@ -61,7 +61,7 @@ class S3FD:
         self.dtype = dtype
         self.network = network.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu":
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

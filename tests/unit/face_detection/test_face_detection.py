@@ -19,7 +19,8 @@ from face_detection import (
     weights,
 )
 from face_detection.nms import best_first, suppress
-from face_detection.s3fd import S3FDNetwork
+from face_detection.s3fd_network import S3FDNetwork
+from wav2lip_npu.runtime.files import sha256
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,6 +80,15 @@ def test_s3fd_maps_candidates_and_final_boxes(s3fd_weights: Path) -> None:
     for i, found in enumerate(detector.detect(list(images))):
         assert len(found) == golden_json("numbers")["steps"]["s3fd"]["final"][i]
         np.testing.assert_allclose(found, golden[f"final{i}"], atol=1e-3)
+
+
+def test_the_network_of_s3fd_is_the_published_one() -> None:
+    shapes = {name: list(value.shape) for name, value in S3FDNetwork().state_dict().items()}
+    assert shapes == golden_json("state_dict_names")["s3fd"]
+
+
+def test_the_network_of_centerface_is_the_published_one() -> None:
+    assert sha256(weights.CENTERFACE) in weights.CENTERFACE.with_name("NOTICE").read_text()
 
 
 def test_centerface_finds_the_astronaut() -> None:
