@@ -86,8 +86,8 @@ def check_kernels(machine: Machine, home: str, models: Iterable[str]) -> list[Fi
         return [Finding.warning("kernels", detail, f"install CANN again ({GUIDE})")]
     missing = missing_kernels(libraries)
     if not missing:
-        detail = f"all {len(KERNEL_NAMES)} that are used"
-        return [Finding.ok("kernels", f"{detail}, in {home}/{_KERNEL_LIBRARIES}")]
+        used = f"all {len(KERNEL_NAMES)} that are used"
+        return [Finding.ok("kernels", f"{used}, in {home}/{_KERNEL_LIBRARIES}")]
     more = f" and {len(missing) - _SHOWN_NAMES} more" if len(missing) > _SHOWN_NAMES else ""
     detail = f"missing in CANN: {', '.join(missing[:_SHOWN_NAMES])}{more}"
     remedy = (

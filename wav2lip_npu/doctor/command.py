@@ -152,14 +152,14 @@ def check_detectors(given: Path | None) -> list[Finding]:
     if not path.is_file():
         return [Finding.failed("S3FD", f"{path}: no such file", fetch), centerface]
     digest = sha256(path)
-    detail = f"{path}, SHA-256 {digest[:10]}..."
+    file = f"{path}, SHA-256 {digest[:10]}..."
     if not digest.startswith(weights.S3FD_HASH):
-        detail += f" instead of {weights.S3FD_HASH}...: broken, or not the published file"
+        detail = f"{file} instead of {weights.S3FD_HASH}...: broken, or not the published file"
         return [
             Finding.failed("S3FD", detail, f"{fetch}; or use --detector centerface"),
             centerface,
         ]
-    return [Finding.ok("S3FD", detail), centerface]
+    return [Finding.ok("S3FD", file), centerface]
 
 
 def check_expert(given: Path | None) -> Finding:
