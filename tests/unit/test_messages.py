@@ -9,13 +9,14 @@ import pytest
 from messages import SHORT, Message, collect, look_up, rows
 
 from wav2lip_npu import cli
+from wav2lip_npu.cli.ending import USER_ERROR_CODE
 from wav2lip_npu.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PAGE, CHINESE = ROOT / "docs/messages.md", ROOT / "docs/zh/messages.md"
 # Where a new row goes, by the folder of the code; the first that fits.
 SECTIONS = (
-    (r"cli\.|config/", "The command line"),
+    (r"cli/|console/|config/|run_options", "The command line"),
     (r"doctor/", "What the doctor finds"),
     (r"face_detection/|runtime/device|demo/speech|demo/talking", "Devices and installation"),
     (r"demo/", "The demo"),
@@ -97,8 +98,8 @@ TRAIN = "train-syncnet --data_root {0} --checkpoint_dir {0}/out --device cpu"
         ("doctor --devise cpu", "there is no option --… for … All options: …"),
         ("doctor cpu", "belongs to no option of …; quote values that have spaces"),
         ("doctor --device", "needs a value; one that begins with - is given as in …=-1"),
-        (f"{INFER} --fps fast", "must be …"),
-        (f"{INFER} --blend glue", "choose from …"),
+        (f"{INFER} --fps fast", "must be a number"),
+        (f"{INFER} --blend glue", "--…: choose from …"),
         (f"{INFER} --pads 1 2", "needs … values"),
         ("plot --runs", "needs one value or more"),
         (f"{INFER} --static maybe", "must be true or false"),
@@ -135,7 +136,7 @@ def test_what_a_command_prints_is_found_on_the_page(
     except SystemExit as exit:  # argparse's way
         code = exit.code
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert code == cli.USER_ERROR_CODE
+    assert code == USER_ERROR_CODE
     found = look_up(PAGE, line)
     assert found is not None, line
     assert found == template, line
