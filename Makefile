@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-all lint unit fuzz faults docs clean
+.PHONY: demo test test-all lint unit fuzz faults docs docs-commands clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
@@ -32,6 +32,10 @@ faults: .venv/ready
 # The pages as a site that needs no network: build/site/index.html.
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The commands that the pages show, with small files.
+docs-commands: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m docs_commands
 
 lint: .venv/ready
 	$(BIN)/ruff check .
