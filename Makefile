@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Compile packages when they are imported, not when they are installed: saves a minute.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-all lint unit fuzz faults docs docs-commands clean
+.PHONY: demo test test-all lint unit fuzz faults docs docs-commands aarch64 audit licences clean
 
 demo: .venv/ready
 	$(BIN)/wav2lip-npu demo
@@ -37,6 +37,19 @@ docs: .venv/ready
 docs-commands: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m docs_commands
 
+# Before a release, with the network: wheels for aarch64, known vulnerabilities, licences of all.
+aarch64: .venv/release
+	$(BIN)/python tests/aarch64_wheels.py
+
+audit: .venv/release
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .venv/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt
+
+# Extra fid in a folder of its own: torchvision of another build than torch's would not load.
+licences: .venv/release
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv/fid torch-fidelity torchvision
+	PYTHONPATH=.venv/fid $(BIN)/python docs/list_licences.py
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,6 +60,10 @@ lint: .venv/ready
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt -e .[dev]
+	touch $@
+
+.venv/release: .venv/ready
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt -e .[dev,release]
 	touch $@
 
 clean:

@@ -24,6 +24,7 @@ RULES = (
     Rule(BY_HAND, r"(\.venv/bin/)?(python3? -m )?pip install", "takes minutes and the network"),
     Rule(BY_HAND, r"python3(\.\d+)? -m venv|\. .*/activate", "an environment for pip install"),
     Rule(BY_HAND, r"make (demo|test|lint|docs|fuzz|faults)", "takes minutes"),
+    Rule(BY_HAND, r"make (aarch64|audit|licences)", "asks the package index"),
     Rule(BY_HAND, r"\.venv/bin/", "takes minutes; make test runs the checks"),
     Rule(BY_HAND, r"(npu-smi|atc|source /usr/local/Ascend|.*hccn_tool)", "an Ascend machine"),
     Rule(BY_HAND, r"(sudo |docker )", "changes the machine, or needs docker"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers import tone
+from helpers import THIN_CLI, tone
 
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.media.video_reader import read_frames
@@ -101,11 +101,13 @@ def test_the_wheel_has_all_files_of_the_packages(tracked: list[str], wheel: Path
     assert described["License-Expression"] == "Apache-2.0"
 
 
+@pytest.mark.usefixtures("thin")
 def test_commands_of_the_wheel(installed: Path, generator_file: Path, face: np.ndarray) -> None:
     """Away from the checkout: what they need besides Python's packages is in the wheel."""
     work = generator_file.parent / "elsewhere"
     work.mkdir()
-    environment = {"PYTHONPATH": str(installed), "TORCH_HOME": str(work)}
+    path = os.pathsep.join(map(str, (installed, THIN_CLI.parent)))
+    environment = {"PYTHONPATH": path, "TORCH_HOME": str(work)}
     program = installed / "bin" / "wav2lip-npu"
     assert "infer" in call(program, "--help", cwd=work, **environment)
     findings = json.loads(call(program, "doctor", "--json", cwd=work, **environment))["findings"]
@@ -115,5 +117,5 @@ def test_commands_of_the_wheel(installed: Path, generator_file: Path, face: np.n
     write_wav(work / "speech.wav", tone(0.4))
     files = ("--face", "face.png", "--audio", "speech.wav", "--outfile", "out.mp4")
     infer = ("infer", "--checkpoint_path", generator_file, "--device", "cpu", *files)
-    call(program, *infer, cwd=work, **environment)
+    call(sys.executable, THIN_CLI, *infer, cwd=work, **environment)
     assert len(list(read_frames(work / "out.mp4"))) == 10

@@ -47,8 +47,8 @@ class _PortraitSource:
 _PORTRAIT_SOURCES = (
     _PortraitSource(
         name="Eileen Collins",  # NASA, 1993
-        package="skimage",
-        file="data/astronaut.png",
+        package="wav2lip_npu",
+        file="demo/portrait_collins.jpg",
         eyes_in_file=(225.2, 104.2),
         tilt_degrees=2.0,
         scale=1.39,
@@ -108,7 +108,7 @@ class Portrait:
 
 
 def load_portraits() -> list[Portrait]:
-    """The portraits of Eileen Collins, from scikit-image, and of Grace Hopper, from matplotlib.
+    """The portraits of Eileen Collins, part of this package, and of Grace Hopper, from matplotlib.
 
     Raises:
         UserError: one of these packages is not installed.
