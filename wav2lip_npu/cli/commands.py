@@ -24,6 +24,7 @@ from wav2lip_npu.config import (
     SyncConfig,
     SyncNetConfig,
     TrainConfig,
+    UiConfig,
 )
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.threads import set_passive_waiting
@@ -99,6 +100,12 @@ def _evaluate(config: EvaluateConfig) -> None:
     evaluate(config)
 
 
+def _ui(config: UiConfig) -> None:
+    from wav2lip_npu.ui.command import run_ui
+
+    run_ui(config)
+
+
 def _demo(config: DemoConfig) -> None:
     from wav2lip_npu.demo.run import run_demo
 
@@ -136,6 +143,7 @@ COMMANDS = {
     "export": Command(ExportConfig, _export),
     "infer": Command(InferConfig, _infer),
     "evaluate": Command(EvaluateConfig, _evaluate),
+    "ui": Command(UiConfig, _ui),
     "demo": Command(DemoConfig, _demo),
     "doctor": Command(DoctorConfig, _doctor),
     "completion": Command(CompletionConfig, _completion),

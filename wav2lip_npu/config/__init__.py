@@ -14,6 +14,7 @@ from wav2lip_npu.config.machine import (
 )
 from wav2lip_npu.config.measure import EvaluateConfig, PlotConfig, SyncConfig
 from wav2lip_npu.config.training import GeneratorConfig, SyncNetConfig, TrainConfig
+from wav2lip_npu.config.ui import UiConfig
 
 __all__ = [
     "CommonOptions",
@@ -31,4 +32,5 @@ __all__ = [
     "SyncConfig",
     "SyncNetConfig",
     "TrainConfig",
+    "UiConfig",
 ]

@@ -1,0 +1,1 @@
+"""A page in the browser, which runs the commands as processes."""

@@ -1,0 +1,58 @@
+"""What the parts of the page share while the server runs."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from wav2lip_npu.config import UiConfig
+from wav2lip_npu.ui.folders import Roots
+from wav2lip_npu.ui.jobs import JobQueue
+from wav2lip_npu.ui.look import Answer, look
+from wav2lip_npu.ui.visitors import Visitor, Visitors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Folders that may be shown, jobs, and visitors."""
+
+    config: UiConfig
+    private: Path  # a folder that only this user can look into; the server removes it
+    checkpoints: Roots
+    data: Roots
+    runs: Roots
+    queue: JobQueue
+    visitors: Visitors
+
+    @classmethod
+    def open(cls, config: UiConfig, private: Path) -> Service:
+        """Start the queue; see the fields."""
+        return cls(
+            config=config,
+            private=private,
+            checkpoints=Roots("checkpoints", config.checkpoints),
+            data=Roots("data", config.data),
+            runs=Roots("runs", config.runs),
+            queue=JobQueue(),
+            visitors=Visitors(files_folder(private)),
+        )
+
+    def look(self, kind: str, **request: object) -> Answer:
+        """See ``look.look``."""
+        with tempfile.TemporaryDirectory(dir=self.private) as folder:
+            return look(kind, Path(folder), request)
+
+    def leave(self, key: str) -> None:
+        """End the job of a visitor, and remove the files."""
+        self.queue.cancel(key)
+        self.visitors.leave(key)
+
+    def visitor(self, key: str) -> Visitor:
+        """See ``Visitors.of``."""
+        return self.visitors.of(key)
+
+
+def files_folder(private: Path) -> Path:
+    """The folder that uploads come to, and that is served to browsers."""
+    return private / "files"
