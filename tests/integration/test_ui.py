@@ -185,7 +185,7 @@ def test_upload_run_download(page: Page, server: Server, media: Path, tmp_path: 
     page.upload("face", media / "talker <b>.mp4", "256 × 256 pixels, 25 frames per second")
     page.upload("audio", media / "voice.wav", "sound, 0.4 s")
     page.click("#find")
-    page.wait(lambda: "1 people: 1 from 0.00 s" in page.text("#people"))
+    page.wait(lambda: "found: 1 (from 0.00 s)" in page.text("#people"))
     page.wait(lambda: page.find("input[value='track:1']"))
     page.driver.execute_script("document.querySelector(\"input[value='track:1']\").click()")
     page.click("#run")

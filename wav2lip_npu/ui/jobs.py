@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wav2lip_npu.console.progress import SECONDS_VARIABLE, ProgressLine, parse_line
 from wav2lip_npu.errors import UserError
 
 MAX_WAITING = 20  # jobs of all visitors
 LOG_LINES = 200  # of a job's output that are kept
 STOP_SECONDS = 3.0  # from the request to end to the end
 ERROR_PREFIX = "wav2lip-npu: error: "
-PROGRESS = {"WAV2LIP_NPU_PROGRESS_SECONDS": "1"}  # how often a command tells how far it is
+PROGRESS_SECONDS = "1"  # between two lines that tell how far a command is
 
 
 class State(enum.Enum):
@@ -46,6 +47,7 @@ class Job:
     result: Path | None = None  # the file to show
     answer: dict[str, Any] = field(default_factory=dict)  # see ``look``
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    progress: ProgressLine | None = None  # the last line of progress
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -62,9 +64,13 @@ class Job:
         last = self.log[-1] if self.log else "it said nothing"
         return f"the process ended unexpectedly; its last line: {last}"
 
-    def progress(self, what: str) -> tuple[str, float | None]:
-        """What it does, and which share of it is done, if that is known."""
-        return what, None
+    def take(self, line: str) -> None:
+        """Note a line that the process has written."""
+        progress = parse_line(line)
+        if progress is None:
+            self.log.append(line)
+        else:
+            self.progress = progress
 
 
 class JobQueue:
@@ -164,7 +170,7 @@ class JobQueue:
         assert output is not None
         with output:
             for line in output:
-                job.log.append(line.rstrip("\n"))
+                job.take(line.rstrip("\n"))
         return job.process.wait() == 0 and job.state is State.RUNNING
 
 
@@ -173,7 +179,7 @@ def start(words: Sequence[str]) -> subprocess.Popen[str]:
     options: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
     return subprocess.Popen(
         [sys.executable, "-m", *words],
-        env={**os.environ, **PROGRESS, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, SECONDS_VARIABLE: PROGRESS_SECONDS, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -56,9 +56,13 @@ class Visitors:
         Raises:
             UserError: it is no upload.
         """
-        path = Path(uploaded).resolve()
-        if not path.is_relative_to(self._files) or not path.is_file():
-            raise UserError(f"{path.name}: was not uploaded")
+        try:
+            path = Path(uploaded).resolve()
+            is_upload = path.is_relative_to(self._files) and path.is_file()
+        except (OSError, ValueError, RuntimeError):  # a null byte, a loop of links
+            is_upload = False
+        if not is_upload:
+            raise UserError(f"{uploaded}: was not uploaded")
         with self._lock:
             former = visitor.uploads.get(kind)
             visitor.uploads[kind] = path

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from wav2lip_npu import cli
+from wav2lip_npu.cli import parser
 from wav2lip_npu.config import InferConfig, PlotConfig
 from wav2lip_npu.config.base import Options
 from wav2lip_npu.ui.command_line import shell_line
@@ -18,10 +19,9 @@ def typed(line: str) -> Options:
     """The options that a shell and the command line's parser read from a line."""
     program, *words = shlex.split(line)
     assert program == "wav2lip-npu"
-    options = vars(cli._parser(program).parse_args(words))
-    command = cli.COMMANDS[options.pop("command")]
-    del options["debug"]
-    config: Options = command.config(**options)
+    given = parser.parse(words, program)
+    assert given is not None
+    config: Options = given.make(cli.COMMANDS[words[0]].config)
     return config
 
 

@@ -57,7 +57,7 @@ def test_equal_uploads_of_two_visitors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.mp4", "files/../../secret.mp4", "link.mp4", "none", "."]
+    "name", ["../secret.mp4", "files/../../secret.mp4", "link.mp4", "none", ".", "a\0b"]
 )
 def test_only_uploads_are_taken(tmp_path: Path, name: str) -> None:
     secret = tmp_path / "secret.mp4"

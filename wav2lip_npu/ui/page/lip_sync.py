@@ -15,6 +15,7 @@ import gradio as gr
 
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.config.inference import FACE_RULES, SPEAKING
+from wav2lip_npu.console.progress import format_line
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.ui import look
 from wav2lip_npu.ui.command_line import option_words, shell_line
@@ -64,6 +65,7 @@ class LipSyncTab:
                     type="filepath",
                     format=None,
                     elem_id="audio",
+                    buttons=["download"],
                 )
                 self.audio_note = gr.HTML(elem_id="audio_note")
         with gr.Row():
@@ -108,10 +110,12 @@ class LipSyncTab:
         faces = [self.face, self.face_note, self.people, self.face_select]
         # Gradio's own sign of progress would hide the text below it.
         quiet = {"show_progress": "hidden"}
-        self.face.upload(self.take_face, self.face, faces, **quiet)
+        # Of an upload only the path is wanted: Gradio would leave an empty file for each.
+        raw = {**quiet, "preprocess": False}
+        self.face.upload(self.take_face, self.face, faces, **raw)
         self.face.clear(self.drop_face, None, faces, **quiet)
         for event in (self.audio.upload, self.audio.stop_recording):
-            event(self.take_audio, self.audio, [self.audio, self.audio_note], **quiet)
+            event(self.take_audio, self.audio, [self.audio, self.audio_note], **raw)
         self.audio.clear(self.drop_audio, None, self.audio_note, **quiet)
         given = [self.checkpoint, self.face_select, *self.fields]
         buttons = [self.find, self.run, self.cancel]
@@ -126,7 +130,7 @@ class LipSyncTab:
         found = self.service.checkpoints.files(*GENERATOR_SUFFIXES)
         return gr.Dropdown(choices=found, value=found[0][1] if found else None)
 
-    def take_face(self, uploaded: str | None, request: gr.Request) -> Iterator[Update]:
+    def take_face(self, uploaded: object, request: gr.Request) -> Iterator[Update]:
         """Check a video or picture that was uploaded."""
         yield {self.face_note: markup.note(CHECKING)}
         text, bad = self._take("face", uploaded, request)
@@ -138,7 +142,7 @@ class LipSyncTab:
         self.service.visitors.drop(self._visitor(request), "face")
         return {self.face_note: "", **self._no_people()}
 
-    def take_audio(self, uploaded: str | None, request: gr.Request) -> Iterator[Update]:
+    def take_audio(self, uploaded: object, request: gr.Request) -> Iterator[Update]:
         """Check a voice that was uploaded or recorded."""
         yield {self.audio_note: markup.note(CHECKING)}
         text, bad = self._take("audio", uploaded, request)
@@ -150,20 +154,21 @@ class LipSyncTab:
         self.service.visitors.drop(self._visitor(request), "audio")
         return ""
 
-    def _take(self, kind: str, uploaded: str | None, request: gr.Request) -> tuple[str, bool]:
+    def _take(self, kind: str, uploaded: object, request: gr.Request) -> tuple[str, bool]:
         """What there is to say of an upload, and whether it is refused."""
         visitor = self._visitor(request)
-        if uploaded is None:
+        place = uploaded.get("path") if isinstance(uploaded, dict) else None
+        if not isinstance(place, str):
             self.service.visitors.drop(visitor, kind)
             return "", False
         try:
-            path = self.service.visitors.take(visitor, kind, uploaded)
+            path = self.service.visitors.take(visitor, kind, place)
             answer = self.service.look(kind, path=str(path))
             visitor.is_still = bool(answer.get("still", visitor.is_still))
             return f"{path.name}: {answer['text']}", False
         except UserError as error:
             self.service.visitors.drop(visitor, kind)
-            folder = Path(uploaded).resolve().parent
+            folder = Path(place).resolve().parent
             return f"refused: {str(error).replace(f'{folder}{os.sep}', '')}", True
 
     def _no_people(self) -> Update:
@@ -200,8 +205,8 @@ class LipSyncTab:
             people = job.answer["people"]
             visitor.people_of = _numbering(config)
             names = [f"track:{person['number']}" for person in people]
-            seen = ", ".join(f"{p['number']} from {p['seconds']:.2f} s" for p in people)
-            caption = f"{len(people)} people: {seen}" if people else "nobody was found"
+            seen = (f"{p['number']} (from {p['seconds']:.2f} s)" for p in people)
+            caption = f"found: {', '.join(seen)}" if people else "nobody was found"
             update |= {
                 self.status: "",
                 self.people: markup.image(job.result, caption) if job.result else "",
@@ -295,7 +300,7 @@ class LipSyncTab:
             if job.state is State.WAITING:
                 text = markup.note(f"waiting: {ahead} jobs before this one")
             else:
-                text = markup.bar(*job.progress(what))
+                text = _how_far(job, what)
             if text != shown:
                 yield text
             shown = text
@@ -312,6 +317,14 @@ class LipSyncTab:
             self.run: gr.Button(interactive=not busy),
             self.cancel: gr.Button(interactive=busy),
         }
+
+
+def _how_far(job: Job, what: str) -> str:
+    line = job.progress
+    if line is None:
+        return markup.note(f"{what} …")
+    share = line.done / line.total if line.total else None
+    return markup.bar(format_line(line), share)
 
 
 def _help(name: str) -> str:
