@@ -298,7 +298,7 @@ class LipSyncTab:
         while not job.is_over:
             ahead = self.service.queue.ahead(job)
             if job.state is State.WAITING:
-                text = markup.note(f"waiting: {ahead} jobs before this one")
+                text = markup.note(f"waiting; jobs before this one: {ahead}")
             else:
                 text = _how_far(job, what)
             if text != shown:
