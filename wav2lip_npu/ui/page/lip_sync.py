@@ -263,10 +263,10 @@ class LipSyncTab:
         Raises:
             UserError: an upload is missing, or a value is not allowed.
         """
-        wanted = {"face": "a video or picture", "audio": "a voice"}
-        for kind in kinds:
-            if kind not in visitor.uploads:
-                raise UserError(f"first give {wanted[kind]}")
+        if "face" not in visitor.uploads:
+            raise UserError("first give a video or picture")
+        if "audio" in kinds and "audio" not in visitor.uploads:
+            raise UserError("first give a voice")
         names = {kind: Path(visitor.uploads[kind].name) for kind in kinds}
         stems = (name.stem[:MAX_STEM_CHARACTERS] for name in names.values())
         outfile = Path("_".join((*stems, "lip_synced.mp4")))
