@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config.base import NetworkOptions, option
+from wav2lip_npu.constants import WINDOW_FRAMES
 from wav2lip_npu.errors import UserError
 
 EXPERT_MODES = ("eval", "train")
@@ -181,9 +182,14 @@ class GeneratorConfig(TrainConfig):
         choices=EXPERT_MODES,
     )
     sync_weight: float | None = option(
-        "weight of the sync loss when the gate is open (default: the original's 0.01, with --disc "
-        "0.03)",
+        "weight of the sync loss when the gate is open; 0 leaves the gate closed (default: the "
+        "original's 0.01, with --disc 0.03)",
         None,
+    )
+    closed_gate_frames: int = option(
+        "frames that are generated of each window while the gate is closed, 1 to 5: L1 needs no "
+        "whole windows, and with 1 a step takes a fifth of the time",
+        WINDOW_FRAMES,
     )
     sync_weight_steps: int = option(
         "steps in which this weight rises when the gate has opened; 1: at once", 1
@@ -205,9 +211,17 @@ class GeneratorConfig(TrainConfig):
         self.require_at_least(1, "sync_weight_steps", "sync_views")
         if self.sync_views > MAX_VIEWS:
             raise UserError(f"--sync_views {self.sync_views}: must be {MAX_VIEWS} or less")
-        if self.sync_weight is not None and not 0 < self.sync_weight < MAX_SYNC_WEIGHT:
+        if self.sync_weight is not None and not 0 <= self.sync_weight < MAX_SYNC_WEIGHT:
             raise UserError(
-                f"--sync_weight {self.sync_weight}: must be above 0 and below {MAX_SYNC_WEIGHT}"
+                f"--sync_weight {self.sync_weight}: must be 0 or more, and below {MAX_SYNC_WEIGHT}"
+            )
+        if self.sync_weight == 0 and (self.sync_weight_steps > 1 or self.sync_views > 1):
+            raise UserError(
+                "--sync_weight 0: --sync_weight_steps and --sync_views have no effect with it"
+            )
+        if not 1 <= self.closed_gate_frames <= WINDOW_FRAMES:
+            raise UserError(
+                f"--closed_gate_frames {self.closed_gate_frames}: must be from 1 to {WINDOW_FRAMES}"
             )
         if not 0 <= self.sync_view_shift <= MAX_MOVE:
             raise UserError(

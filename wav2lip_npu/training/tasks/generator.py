@@ -26,12 +26,15 @@ from wav2lip_npu.training.tasks.base import (
 )
 from wav2lip_npu.training.tasks.experts import FrozenExperts
 
+ALL_FRAMES = slice(None)
+
 
 class GeneratorTask(Task):
     """Wav2Lip: reconstruct the target, and convince the frozen lip-sync experts.
 
     The sync loss has weight 0 until a validation's is below the threshold of the sync gate. Then
-    its weight rises, in one step or in ``--sync_weight_steps``.
+    its weight rises, in one step or in ``--sync_weight_steps``. While it is 0, a step generates only
+    ``--closed_gate_frames`` of each window.
     """
 
     batches = GeneratorBatches()
@@ -46,7 +49,10 @@ class GeneratorTask(Task):
         super().__init__(config, device, world)
         self.generator = self.add("", Generator(), betas=self.betas)
         self.experts = FrozenExperts(config, device)
-        self.final_sync_weight = config.sync_weight or self.open_sync_weight
+        self.final_sync_weight = (
+            self.open_sync_weight if config.sync_weight is None else config.sync_weight
+        )
+        self.closed_gate_frames = config.closed_gate_frames
         self.sync_weight_steps = config.sync_weight_steps
         self.sync_weight = 0.0  # what it is now
         self.sync_steps = 0  # that were taken with an open gate
@@ -66,16 +72,26 @@ class GeneratorTask(Task):
 
     def accumulate_gradients(self, batch: Batch) -> Metrics:
         """See ``Task``."""
-        generated, target = self._generate(batch)
+        generated, target = self._generate(batch, self._training_frames())
         loss, metrics = self._total_loss(generated, target, batch)
         self.trained[""].backward(loss)
         return metrics
+
+    def _training_frames(self) -> slice:
+        """Which frames of each window a training step generates: SyncNet needs all five."""
+        if self.sync_weight:
+            return ALL_FRAMES
+        first = (WINDOW_FRAMES - self.closed_gate_frames) // 2
+        return slice(first, first + self.closed_gate_frames)
 
     def flops_per_sample(self) -> float:
         """See ``Task``."""
         passes = FROZEN_PASSES * self.experts.windows_per_sample
         syncnet = passes * SYNCNET_FLOPS if self.sync_weight else 0
-        return WINDOW_FRAMES * TRAINED_PASSES * GENERATOR_FLOPS + syncnet
+        return self._frames_per_sample() * TRAINED_PASSES * GENERATOR_FLOPS + syncnet
+
+    def _frames_per_sample(self) -> int:
+        return WINDOW_FRAMES if self.sync_weight else self.closed_gate_frames
 
     def validation_metrics(self, batch: Batch) -> Metrics:
         """L1, sync loss (whatever its weight), and similarity of the lower halves."""
@@ -90,11 +106,15 @@ class GeneratorTask(Task):
             **similarity(inputs.lower_half(generated), inputs.lower_half(target)),
         }
 
-    def _generate(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The generated window and the true one, (B, 3, 5, 96, 96) each, in [0, 1]."""
-        target, reference = self._windows(batch, "target"), self._windows(batch, "reference")
+    def _generate(
+        self, batch: Batch, frames: slice = ALL_FRAMES
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The generated frames of each window and the true ones, (B, 3, T, 96, 96), in [0, 1]."""
+        target, reference = (
+            self._windows(batch, name)[:, :, frames] for name in ("target", "reference")
+        )
         with self.device.autocast():
-            mel = batch["mel"][:, 1:].unsqueeze(2)
+            mel = batch["mel"][:, 1:].unsqueeze(2)[:, frames]
             generated = self.forward_module()(mel, inputs.generator_faces(target, reference))
         return generated.float(), target
 
@@ -132,6 +152,8 @@ class GeneratorTask(Task):
         """Whether the gate is open, and the number it waits for."""
         if self.sync_weight:
             return f"sync gate open: the sync loss has weight {self.sync_weight:g}"
+        if not self.final_sync_weight:
+            return "sync gate closed, and stays so: --sync_weight 0"
         now = "not validated yet" if self.last_sync is None else f"now {self.last_sync:.3f}"
         return (
             f"sync gate closed: the sync loss has weight 0 until a validation's is below "
@@ -193,7 +215,7 @@ class AdversarialTask(GeneratorTask):
     def flops_per_sample(self) -> float:
         """See ``Task``."""
         passes = 2 * TRAINED_PASSES + FROZEN_PASSES  # real, generated; and for the generator
-        return super().flops_per_sample() + WINDOW_FRAMES * passes * DISC_FLOPS
+        return super().flops_per_sample() + self._frames_per_sample() * passes * DISC_FLOPS
 
     def validation_metrics(self, batch: Batch) -> Metrics:
         """As the generator's, and the losses with the discriminator."""
