@@ -1,5 +1,6 @@
 """The whole pipeline as a user runs it: the demo, shortened."""
 
+import re
 from pathlib import Path
 
 import av
@@ -8,11 +9,10 @@ import numpy as np
 import pytest
 
 from wav2lip_npu import checkpoint, cli
-from wav2lip_npu.demo import run
 from wav2lip_npu.training.metrics import MetricsFile
 
 
-def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("espeakng_loader")
     out = tmp_path / "a demo"
     words = ["--outdir", str(out), "--clips=4", "--expert_steps=1", "--generator-steps", "1"]
@@ -20,7 +20,8 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     the_video_plays(out)
     every_talking_head_was_found(out)
     both_trainings_left_their_marks(out)
-    the_summary_is_five_lines(out, capsys)
+    the_pictures_are_there(out)
+    the_summary_names_the_results(capfd.readouterr().out)
 
 
 def the_video_plays(demo: Path) -> None:
@@ -58,14 +59,23 @@ def both_trainings_left_their_marks(demo: Path) -> None:
     assert np.ptp(target) > 60
 
 
-def the_summary_is_five_lines(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    capsys.readouterr()
-    run.summarize(demo, seconds=1.0)
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0] == "== Done in 1 s"
-    assert [line.split()[0] for line in lines[1:]] == [
-        *("data", "expert", "generator", "video", "images"),
+def the_pictures_are_there(demo: Path) -> None:
+    for name in ("curves_expert.png", "curves_generator.png"):
+        assert cv2.imread(str(demo / name)).std() > 5
+    with av.open(str(demo / "demo.gif")) as gif, av.open(str(demo / "lip_synced.mp4")) as video:
+        frames, whole = (sum(1 for _ in file.decode(video=0)) for file in (gif, video))
+    assert frames == -(-whole // 2)
+
+
+def the_summary_names_the_results(printed: str) -> None:
+    lines = printed[printed.index("== Done in") :].splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == [
+        *("data", "expert", "generator", "mouth", "video"),
     ]
+    psnr = re.search(r"lower half of the face: ([0-9.]+) dB", printed)
+    assert psnr is not None and 5 < float(psnr[1]) < 26  # after one step
+    assert "below a mark: with more time" in printed
+    assert sum(line.startswith("$ wav2lip-npu") for line in lines) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(

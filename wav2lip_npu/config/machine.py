@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config.base import DEVICE_HELP, DeviceOptions, Options, option
+from wav2lip_npu.errors import UserError
+
+DEMO_MINUTES = 5
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -53,11 +56,27 @@ class DemoConfig(DeviceOptions):
 
     command = "demo"
     outdir: Path = option("folder to write to; an earlier demo there is replaced", Path("demo"))
-    clips: int = option("clips in the data set", 12)
-    expert_steps: int = option("training steps of the expert", 60)
-    generator_steps: int = option("training steps of the generator", 60)
+    minutes: float | None = option(
+        "minutes to take; the steps of both trainings are planned by them and by what the machine "
+        f"is measured to do (default: {DEMO_MINUTES})",
+        None,
+    )
+    clips: int = option(
+        "clips in the data set; a seventh of them, at most four, is kept from the trainings", 28
+    )
+    expert_steps: int | None = option(
+        "training steps of the expert (default: planned by --minutes)", None
+    )
+    generator_steps: int | None = option(
+        "training steps of the generator (default: planned by --minutes)", None
+    )
+    seed: int = option("seed of the data set and of both trainings", 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(4, "clips")
         self.require_at_least(1, "expert_steps", "generator_steps")
+        self.require_at_least(0, "seed")
+        self.require_above_0("minutes")
+        if None not in (self.minutes, self.expert_steps, self.generator_steps):
+            raise UserError("--minutes: has no effect with --expert_steps and --generator_steps")

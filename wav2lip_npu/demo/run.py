@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -10,97 +11,191 @@ import sys
 import time
 from pathlib import Path
 
-import soxr
-
 from wav2lip_npu import checkpoint
 from wav2lip_npu.config import DemoConfig
+from wav2lip_npu.config.machine import DEMO_MINUTES
 from wav2lip_npu.console.logs import current_settings
-from wav2lip_npu.constants import FPS, SAMPLE_RATE
-from wav2lip_npu.demo.speech import Speech, mouth_track, speak
-from wav2lip_npu.demo.talking_head import load_portraits, render
-from wav2lip_npu.errors import UserError
-from wav2lip_npu.media.audio import open_sound, write_wav
-from wav2lip_npu.media.video_reader import read_frames
-from wav2lip_npu.media.video_writer import VideoWriter
-from wav2lip_npu.preprocessing.report import REPORT
-from wav2lip_npu.runtime.files import atomic_write, write_text
-from wav2lip_npu.training.figures import CURVES
-from wav2lip_npu.training.metrics import MetricsFile
-
-SENTENCES = (
-    "Bob may bring a map of the bay before we move.",
-    "Please pass the purple paper to my mother.",
-    "The boat was far away from the open water.",
-    "Nobody saw the bright lamp on top of the mast.",
-    "We have five warm apples and a bowl of plums.",
-    "Who knew that blue moons move so slowly?",
-    "My father plays the piano in an empty room.",
-    "A big brown bear may be asleep in that barn.",
-    "Every morning we walk along the old harbour.",
-    "Would you give Emma the box above the shelf?",
-    "People from the village buy bread at seven.",
-    "Tomorrow we may visit the opera with Pamela.",
+from wav2lip_npu.demo import dataset
+from wav2lip_npu.demo.gif import write_gif
+from wav2lip_npu.demo.schedule import (
+    EXPERT_BATCH,
+    GENERATOR_BATCH,
+    Schedule,
+    measure_step_seconds,
 )
-VOICES = ("en-us", "en-us+f3", "en-gb-scotland", "en-us+m3")
-NEW_SENTENCE = "Hello. My lips move with a voice that was never recorded with this face."
-IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
+from wav2lip_npu.demo.speech import speak
+from wav2lip_npu.demo.summary import Results, read_results
+from wav2lip_npu.errors import UserError
+from wav2lip_npu.preprocessing.report import REPORT
+from wav2lip_npu.runtime.device import Device
+from wav2lip_npu.runtime.files import atomic_write
+from wav2lip_npu.training.figures import CURVES
+
+NEW_SENTENCES = (
+    "Hello! My mouth moves with a voice that was never recorded with this face.",
+    "Map, bap, mob. Have a happy afternoon, far away from home.",
+)
+VOICE = "en-us"
 MARKER = ".wav2lip-npu-demo"  # only a folder with this file is replaced
-RESULT = "lip_synced.mp4"
-EVALUATIONS = 3  # per training
-VALIDATION_CLIPS = 2  # the last ones of the data set
+RESULT, GIF = "lip_synced.mp4", "demo.gif"
+IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
+WARMUP_STEPS = 10
+GENERATOR_VALIDATIONS = 3
 
 
 def run_demo(config: DemoConfig) -> None:
-    """Make the data set, run preprocess, both trainings and infer on it, and print a summary.
+    """Make the data set, run preprocess, both trainings, evaluate and infer on it, and sum up.
 
     Raises:
         UserError: a package is missing, or a command failed.
     """
-    started = time.monotonic()
-    out = config.outdir
-    _empty(out)
-    data, preprocessed, lists = out / "videos", out / "preprocessed", out / "filelists"
-    expert, generator = out / "expert", out / "generator"
-    _print_title(f"A talking-head set of {config.clips} clips in {data}")
-    make_videos(data / "main", config.clips)
-    make_filelists(lists, config.clips)
-    speech = out / "new_speech.wav"
-    _write_speech(speech, speak(NEW_SENTENCE, voice=VOICES[0]))
+    Demo(config).run()
 
-    device = {"device": config.device}
-    clips = {"data_root": preprocessed / "main", "filelists": lists, "log_interval": 10, **device}
-    _run("preprocess", data_root=data, preprocessed_root=preprocessed, **device)
-    _run(
-        "train-syncnet",
-        checkpoint_dir=expert,
-        batch_size=16,
-        max_steps=config.expert_steps,
-        eval_interval=-(-config.expert_steps // EVALUATIONS),
-        **clips,
-    )
-    _run(
-        "train",
-        checkpoint_dir=generator,
-        syncnet_checkpoint_path=checkpoint.newest(expert),
-        batch_size=2,
-        learning_rate=5e-4,
-        max_steps=config.generator_steps,
-        eval_interval=-(-config.generator_steps // EVALUATIONS),
-        eval_windows=4,
-        **clips,
-    )
-    _run(
-        "infer",
-        checkpoint_path=checkpoint.newest(generator),
-        face=data / "main" / f"{config.clips:05d}.mp4",  # not in the training set
-        audio=speech,
-        outfile=out / RESULT,
-        **device,
-    )
-    for folder in (expert, generator):
-        _copy(folder / CURVES, out / f"curves_{folder.name}.png")
-    _copy(max(generator.glob("samples_step*.png")), out / "contact_sheet.png")
-    summarize(out, seconds=time.monotonic() - started)
+
+class Demo:
+    """One run: its folders, its schedule, and the commands one after the other."""
+
+    def __init__(self, config: DemoConfig) -> None:
+        self.config = config
+        self.started = time.monotonic()
+        self.out = config.outdir
+        self.videos, self.preprocessed = self.out / "videos" / "main", self.out / "preprocessed"
+        self.lists, self.evaluation = self.out / "filelists", self.out / "evaluation"
+        self.expert, self.generator = self.out / "expert", self.out / "generator"
+        self.speech, self.silent = self.out / "new_speech.wav", self.out / "silent.mp4"
+        self.training_options: dict[str, object] = {
+            "data_root": self.preprocessed / "main",
+            "filelists": self.lists,
+            "schedule": "cosine",
+            "log_interval": 20,
+            "seed": config.seed,
+            "device": config.device,
+        }
+
+    def run(self) -> None:
+        """See ``run_demo``."""
+        _empty(self.out)
+        schedule = self._make_data()
+        self._train_expert(schedule)
+        self._train_generator(schedule)
+        results = self._evaluate()
+        self._lip_sync()
+        self._collect_images()
+        self._summarize(results, schedule)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _make_data(self) -> Schedule:
+        """Make and preprocess the videos, and measure this machine."""
+        config = self.config
+        step = measure_step_seconds(Device.open(config.device, "auto"))
+        began = self._elapsed()
+        _print_title(f"A talking-head set of {config.clips} clips in {self.videos.parent}")
+        dataset.make_videos(self.videos, config.clips, seed=config.seed)
+        dataset.make_filelists(self.lists, config.clips)
+        speech = speak(" ".join(NEW_SENTENCES), voice=VOICE)
+        dataset.write_speech(self.speech, speech)
+        dataset.make_silent_video(self.silent, seconds=speech.duration, seed=config.seed)
+        _run(
+            "preprocess",
+            data_root=self.videos.parent,
+            preprocessed_root=self.preprocessed,
+            device=config.device,
+        )
+        minutes = DEMO_MINUTES if config.minutes is None else config.minutes
+        schedule = Schedule(
+            total_seconds=60 * minutes, data_seconds=self._elapsed() - began, step=step
+        )
+        needed = math.ceil(schedule.needed_seconds(self._elapsed()) / 60)
+        _print_title(
+            f"On this machine a step of the expert takes {step.expert:.2f} s, one of the generator "
+            f"{step.generator:.2f} s"
+        )
+        if needed > minutes and None in (config.expert_steps, config.generator_steps):
+            print(
+                f"a mouth that convinces needs about {needed} minutes here (--minutes {needed}); "
+                f"the demo goes on with {minutes:g}"
+            )
+        return schedule
+
+    def _train_expert(self, schedule: Schedule) -> None:
+        steps = self.config.expert_steps or schedule.expert_steps(self._elapsed())
+        _run(
+            "train-syncnet",
+            checkpoint_dir=self.expert,
+            objective="contrastive",
+            batch_size=EXPERT_BATCH,
+            learning_rate=5e-4,
+            max_steps=steps,
+            eval_interval=steps,
+            **self.training_options,
+        )
+
+    def _train_generator(self, schedule: Schedule) -> None:
+        steps = self.config.generator_steps or schedule.generator_steps(self._elapsed())
+        _run(
+            "train",
+            checkpoint_dir=self.generator,
+            syncnet_checkpoint_path=checkpoint.newest(self.expert),
+            batch_size=GENERATOR_BATCH,
+            closed_gate_frames=1,
+            sync_weight=0,
+            learning_rate=1e-3,
+            warmup_steps=WARMUP_STEPS,
+            max_steps=steps,
+            eval_interval=-(-steps // GENERATOR_VALIDATIONS),
+            eval_windows=2,
+            checkpoint_interval=steps,
+            **self.training_options,
+        )
+
+    def _evaluate(self) -> Results:
+        _run(
+            "evaluate",
+            checkpoint_path=checkpoint.newest(self.generator),
+            filelist=self.lists / "val.txt",
+            data_root=self.videos,
+            outdir=self.evaluation,
+            device=self.config.device,
+        )
+        return read_results(self.expert, self.evaluation)
+
+    def _lip_sync(self) -> None:
+        _run(
+            "infer",
+            checkpoint_path=checkpoint.newest(self.generator),
+            face=self.silent,
+            audio=self.speech,
+            outfile=self.out / RESULT,
+            device=self.config.device,
+        )
+
+    def _collect_images(self) -> None:
+        write_gif(self.silent, self.out / RESULT, self.out / GIF)
+        for folder in (self.expert, self.generator):
+            _copy(folder / CURVES, self.out / f"curves_{folder.name}.png")
+        _copy(max(self.generator.glob("samples_step*.png")), self.out / "contact_sheet.png")
+
+    def _summarize(self, results: Results, schedule: Schedule) -> None:
+        """Print what was reached, and what to type next."""
+        lines = (self.preprocessed / REPORT).read_text(encoding="utf-8").splitlines()
+        reports = [json.loads(line) for line in lines]
+        frames, faces = (sum(report[key] for report in reports) for key in ("frames", "faces"))
+        _print_title(f"Done in {self._elapsed():.0f} s")
+        print(f"data       {len(reports)} clips, {frames} frames, {faces} with a face")
+        print("\n".join(results.lines()))
+        print(f"video      {self.out / RESULT}; beside what it was made of: {self.out / GIF}")
+        print(f"images     {', '.join(str(self.out / name) for name in IMAGES)}")
+        if not results.is_convincing:
+            minutes = math.ceil(2 * schedule.total_seconds / 60)
+            print(
+                f"below a mark: with more time, as in --minutes {minutes}, the numbers get better"
+            )
+        print("\nNext, with videos of your own in my_videos/:")
+        print("$ wav2lip-npu preprocess --data_root my_videos --preprocessed_root my_clips")
+        print("$ wav2lip-npu filelists --data_root my_clips")
+        print("$ wav2lip-npu train-syncnet --data_root my_clips --checkpoint_dir my_expert")
 
 
 def _empty(out: Path) -> None:
@@ -118,38 +213,9 @@ def _empty(out: Path) -> None:
     (out / MARKER).touch()
 
 
-def make_videos(folder: Path, clips: int) -> None:
-    """Write talking heads ``00001.mp4`` … with alternating portraits, voices and sentences."""
-    portraits = load_portraits()
-    for number in range(1, clips + 1):
-        portrait = portraits[number % len(portraits)]
-        voice = VOICES[number % len(VOICES)]
-        speech = speak(SENTENCES[number % len(SENTENCES)], voice=voice, words_per_minute=140)
-        wav = folder / f"{number:05d}.wav"
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_speech(wav, speech)
-        video = wav.with_suffix(".mp4")
-        with open_sound(wav) as sound, VideoWriter(video, fps=FPS, sound=sound) as writer:
-            for image in render(portrait, mouth_track(speech, FPS), seed=number, fps=FPS):
-                writer.write(image)
-        wav.unlink()
-
-
-def make_filelists(folder: Path, clips: int) -> None:
-    """Write ``train.txt`` and ``val.txt``, in the format of the guide."""
-    names = [f"{number:05d}\n" for number in range(1, clips + 1)]
-    write_text(folder / "train.txt", "".join(names[:-VALIDATION_CLIPS]))
-    write_text(folder / "val.txt", "".join(names[-VALIDATION_CLIPS:]))
-
-
 def _copy(source: Path, target: Path) -> None:
     with atomic_write(target) as partial:
         shutil.copyfile(source, partial)
-
-
-def _write_speech(path: Path, speech: Speech) -> None:
-    samples = soxr.resample(speech.samples, speech.sample_rate, SAMPLE_RATE)
-    write_wav(path, samples)
 
 
 def _print_title(text: str) -> None:
@@ -168,28 +234,3 @@ def _run(command: str, **options: object) -> None:
         raise UserError(
             f"demo: wav2lip-npu {command} ended with exit code {code}; see its error message above"
         )
-
-
-def summarize(out: Path, *, seconds: float) -> None:
-    """Print five lines about the results of a demo."""
-    lines = (out / "preprocessed" / REPORT).read_text(encoding="utf-8").splitlines()
-    reports = [json.loads(line) for line in lines]
-    frames, faces = (sum(report[key] for report in reports) for key in ("frames", "faces"))
-    losses = MetricsFile(out / "expert").read()["loss", "eval"]
-    generator = MetricsFile(out / "generator").read()
-    l1, sync = generator["l1", "eval"], generator["sync", "eval"]
-    first, last = min(l1), max(l1)
-    result = out / RESULT
-    video_frames = sum(1 for _ in read_frames(result))
-    _print_title(f"Done in {seconds:.0f} s")
-    print(f"data       {len(reports)} clips, {frames} frames, {faces} with a face")
-    print(
-        f"expert     validation loss {losses[min(losses)]:.3f} → {losses[max(losses)]:.3f} after "
-        f"{max(losses)} steps (0.693 is chance)"
-    )
-    print(
-        f"generator  validation L1 {l1[first]:.3f} → {l1[last]:.3f} after {last} steps, sync loss "
-        f"{sync[last]:.2f}"
-    )
-    print(f"video      {result}: {video_frames} frames, {video_frames / FPS:.2f} s, H.264 and AAC")
-    print(f"images     {', '.join(str(out / name) for name in IMAGES)}")

@@ -1,11 +1,10 @@
-"""Two public-domain portraits that talk: the lower face is warped to a track of mouth shapes.
+"""A public-domain portrait that talks: the lower face is warped to a track of mouth shapes.
 
 The warp is a displacement field above and below the lips. The lower lip and the chin move down with
 the jaw, the upper lip rises a little, and the corners move inwards and outwards. Between open lips
 the inside of the mouth appears. Coordinates are pixels of the 256 x 256 frame, x right, y down.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +12,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.media.images import read_image
 
 FRAME_SIZE = 256  # px, width and height
 _SIZE = (FRAME_SIZE, FRAME_SIZE)
-_EYE_HALF_WIDTH = 16.0  # px
-_EYES_AT = (128.0, 104.0)  # place in the frame of the middle between the eyes
 
 Points = tuple[tuple[float, float], ...]
 
+_EYES_AT = (128.0, 104.0)  # place in the frame of the middle between the eyes
+_EYE_HALF_WIDTH = 16.0  # px
+
 
 @dataclass(frozen=True, kw_only=True)
-class _PortraitSource:
-    """The file of a portrait in an installed package, and its landmarks."""
+class PortraitFile:
+    """An image file of a face that looks at the camera, and its landmarks in the frame."""
 
-    name: str
-    package: str
-    file: str
+    path: Path
     eyes_in_file: tuple[float, float]  # the middle between the eyes, px of the file
     tilt_degrees: float  # of the face in the file, clockwise
     scale: float  # px of the frame per px of the file
@@ -39,48 +36,27 @@ class _PortraitSource:
     nose_y: float
     chin_y: float
     upper_lip: Points
-    lower_lip: Points
+    lower_lip: Points  # none where the lips touch; then no teeth are seen
 
 
-# CenterFace found the eyes, face box and mouth corners. They and the lip lines were then refined by
-# hand on enlarged crops with level eyes.
-_PORTRAIT_SOURCES = (
-    _PortraitSource(
-        name="Eileen Collins",  # NASA, 1993
-        package="wav2lip_npu",
-        file="demo/portrait_collins.jpg",
-        eyes_in_file=(225.2, 104.2),
-        tilt_degrees=2.0,
-        scale=1.39,
-        face_box=(66, 47, 193, 205),
-        eyes=((97.0, 99.5), (157.5, 101.0)),
-        nose_y=142.0,
-        chin_y=208.0,
-        upper_lip=(
-            *((98, 153), (103, 154.5), (110, 156), (115, 157.2), (122, 158), (127, 158.5)),
-            *((133, 158), (139, 157), (145, 155.5), (150, 154), (155, 153.5)),
-        ),
-        lower_lip=(
-            *((98, 153), (102, 158.5), (106, 162.5), (110, 164.7), (115, 167), (121, 168.6)),
-            *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (148, 161), (155, 153.5)),
-        ),
+# NASA 1993. CenterFace found the eyes, face box and mouth corners. They and the lip lines were then
+# refined by hand on enlarged crops with level eyes.
+EILEEN_COLLINS = PortraitFile(
+    path=Path(__file__).with_name("portrait_collins.jpg"),
+    eyes_in_file=(225.2, 104.2),
+    tilt_degrees=2.0,
+    scale=1.39,
+    face_box=(66, 47, 193, 205),
+    eyes=((97.0, 99.5), (157.5, 101.0)),
+    nose_y=142.0,
+    chin_y=208.0,
+    upper_lip=(
+        *((98, 153), (103, 154.5), (110, 156), (115, 157.2), (122, 158), (127, 158.5)),
+        *((133, 158), (139, 157), (145, 155.5), (150, 154), (155, 153.5)),
     ),
-    _PortraitSource(
-        name="Grace Hopper",  # U.S. Navy, 1984
-        package="matplotlib",
-        file="mpl-data/sample_data/grace_hopper.jpg",
-        eyes_in_file=(262.0, 192.5),
-        tilt_degrees=-2.6,
-        scale=0.765,
-        face_box=(63, 55, 197, 213),
-        eyes=((96.0, 101.0), (163.0, 101.0)),
-        nose_y=150.0,
-        chin_y=205.0,
-        upper_lip=(
-            *((100, 170), (105, 169.5), (110, 169), (115, 168.8), (120, 169.5), (124, 170.5)),
-            *((128, 171), (132, 170.3), (138, 169.7), (145, 169.5), (150, 169.8), (158, 171.5)),
-        ),
-        lower_lip=(),  # closed
+    lower_lip=(
+        *((98, 153), (102, 158.5), (106, 162.5), (110, 164.7), (115, 167), (121, 168.6)),
+        *((127, 169), (133, 168.5), (138, 167), (142, 164.7), (148, 161), (155, 153.5)),
     ),
 )
 
@@ -89,15 +65,14 @@ _PORTRAIT_SOURCES = (
 class Portrait:
     """A face that looks at the camera; its images are BGR uint8 (256, 256, 3).
 
-    The landmarks belong to ``image``: a rendered frame is zoomed by about 6 %, shifted by a few
-    pixels and may be mirrored. A lip is the y of its inner edge for every x of the frame, shape
-    (256,); where the lips touch, both are equal.
+    The landmarks belong to ``image``: a rendered frame is zoomed by about 6 % and shifted by a few
+    pixels. A lip is the y of its inner edge for every x of the frame, shape (256,).
     """
 
-    name: str
     image: np.ndarray
     eyes_closed: np.ndarray  # the image with lowered lids
     mouth_interior: np.ndarray  # what is visible between the lips: teeth, tongue, darkness
+    tongue_raised: np.ndarray  # the same with the tongue at the upper teeth
     face_box: tuple[int, int, int, int]  # left, top, right, bottom
     left_corner: tuple[float, float]  # x, y of the mouth corner on the left of the image
     right_corner: tuple[float, float]
@@ -107,24 +82,19 @@ class Portrait:
     chin_y: float
 
 
-def load_portraits() -> list[Portrait]:
-    """The portraits of Eileen Collins, part of this package, and of Grace Hopper, from matplotlib.
-
-    Raises:
-        UserError: one of these packages is not installed.
-    """
-    return [_portrait(source) for source in _PORTRAIT_SOURCES]
-
-
-def _portrait(source: _PortraitSource) -> Portrait:
-    image = _level_crop(source)
-    upper = _line(source.upper_lip)
-    lower = _line(source.lower_lip or source.upper_lip)
+def load_portrait(source: PortraitFile = EILEEN_COLLINS) -> Portrait:
+    """Read a portrait, and prepare what it looks like when it speaks."""
+    image = _level_image(source)
+    upper, lower = _line(source.upper_lip), _line(source.lower_lip or source.upper_lip)
+    interior, raised = (
+        _mouth_interior(image, source, upper, lower, tongue_raised=raised)
+        for raised in (False, True)
+    )
     return Portrait(
-        name=source.name,
         image=image,
         eyes_closed=_close_eyes(image, source.eyes),
-        mouth_interior=_mouth_interior(image, source, upper, lower),
+        mouth_interior=interior,
+        tongue_raised=raised,
         face_box=source.face_box,
         left_corner=source.upper_lip[0],
         right_corner=source.upper_lip[-1],
@@ -135,20 +105,12 @@ def _portrait(source: _PortraitSource) -> Portrait:
     )
 
 
-def _level_crop(source: _PortraitSource) -> np.ndarray:
-    """The frame, cut from the image file of the package, with level eyes."""
-    spec = importlib.util.find_spec(source.package)
-    folders = spec.submodule_search_locations if spec else None
-    file = Path(folders[0], source.file) if folders else None
-    if file is None or not file.is_file():
-        raise UserError(
-            f"the demo needs the portrait {source.file} of the package {source.package}: "
-            "run pip install wav2lip-npu[demo]"
-        )
-    image = read_image(file)
+def _level_image(source: PortraitFile) -> np.ndarray:
+    """The frame, cut from the file, with level eyes."""
     matrix = cv2.getRotationMatrix2D(source.eyes_in_file, source.tilt_degrees, source.scale)
     matrix[:, 2] += np.subtract(_EYES_AT, source.eyes_in_file)
     method = cv2.INTER_AREA if source.scale < 1 else cv2.INTER_CUBIC
+    image = read_image(source.path)
     return cv2.warpAffine(image, matrix, _SIZE, flags=method, borderMode=cv2.BORDER_REFLECT_101)
 
 
@@ -177,31 +139,33 @@ def _close_eyes(image: np.ndarray, eyes: Points) -> np.ndarray:
 
 
 def _mouth_interior(
-    image: np.ndarray, source: _PortraitSource, upper: np.ndarray, lower: np.ndarray
+    image: np.ndarray,
+    source: PortraitFile,
+    upper: np.ndarray,
+    lower: np.ndarray,
+    *,
+    tongue_raised: bool,
 ) -> np.ndarray:
-    """The inside of the mouth: dark, with tongue, and with real teeth or, if hidden, drawn ones."""
+    """The inside of the mouth: dark, with the portrait's teeth, and a tongue at rest or raised."""
     (left, corner_y), (right, _) = source.upper_lip[0], source.upper_lip[-1]
     y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE].astype(np.float64)
     u = (x - (left + right) / 2) / ((right - left) / 2)
     interior = np.full(image.shape, (26.0, 20.0, 48.0))
-    tongue = np.exp(-((u / 0.6) ** 2) - ((y - corner_y - 23) / 8) ** 2)
+    tongue_y = corner_y + (16 if tongue_raised else 23)
+    tongue = np.exp(-((u / 0.6) ** 2) - ((y - tongue_y) / 8) ** 2)
     interior += tongue[..., None] * ((62.0, 56.0, 128.0) - interior)
-    if source.lower_lip:
-        teeth = (y > upper) & (y < lower - 1.5)
-        colour = image.astype(np.float64)
-    else:
-        teeth = (y < corner_y + 5.5 * np.sqrt(1 - np.minimum(u**2, 1))) & (abs(u) < 0.8)
-        gaps = abs(np.sin(np.pi * u * 4.5)) ** 0.25  # between nine teeth
-        colour = np.multiply.outer((0.8 + 0.2 * gaps) * (1 - 0.6 * u**2), (150.0, 176.0, 192.0))
+    teeth = (y > upper) & (y < lower - 1.5)
     cover = cv2.GaussianBlur(teeth.astype(np.float64), (0, 0), 0.8)[..., None]
-    return (interior + cover * (colour - interior)).clip(0, 255).astype(np.uint8)
+    return (interior + cover * (image.astype(np.float64) - interior)).clip(0, 255).astype(np.uint8)
 
 
 # --- Rendering ---
 
-_APERTURE = 0.65  # gap between the lips at openness 1, in half widths of the mouth
+_APERTURE = 0.9  # gap between the lips at openness 1, in half widths of the mouth
 _UPPER_LIP_SHARE = 0.2  # of the gap: the upper lip rises, the lower lip falls by the rest
-_CHIN_SHARE = 0.75  # of the fall of the lower lip: the chin falls by this
+# Of the fall of the lower lip: the chin falls by this. With more, face detectors give taller boxes
+# when the mouth opens, and all of the face seems to move.
+_CHIN_SHARE = 0.25
 _JAW_HALF_WIDTH = 62.0  # px from the middle of the mouth to the cheek, which does not move
 _NECK = 36.0  # px below the chin, where the neck does not move
 _ZOOM = 1.06  # hides most of the border of the portrait when the head moves
@@ -213,8 +177,8 @@ def render(portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float) -> I
 
     Args:
         portrait: who speaks.
-        mouth: (frames, 2): openness 0 to 1 and width -1 to 1, see ``speech.mouth_track``.
-        seed: varies head movement, blinks, light, and whether the image is mirrored.
+        mouth: (frames, 3): openness, width and tongue, see ``visemes.mouth_track``.
+        seed: varies head movement and blinks.
         fps: frames per second.
 
     Yields:
@@ -222,21 +186,20 @@ def render(portrait: Portrait, mouth: np.ndarray, *, seed: int, fps: float) -> I
     """
     rng = np.random.default_rng(seed)
     seconds = np.arange(len(mouth)) / fps
-    mirrored, light = rng.random() < 0.5, _light(rng)
     movement, lids = _head_movement(rng, seconds), _lid_track(rng, seconds)
-    for (openness, width), (degrees, right, down, zoom), lid in zip(
+    for (openness, width, tongue), (degrees, right, down, zoom), lid in zip(
         mouth, movement, lids, strict=True
     ):
         frame = cv2.addWeighted(portrait.image, 1 - lid, portrait.eyes_closed, lid, 0)
-        _warp_mouth(frame, portrait, float(openness), float(width))
+        _warp_mouth(frame, portrait, float(openness), float(width), float(tongue))
         matrix = cv2.getRotationMatrix2D((FRAME_SIZE / 2, FRAME_SIZE * 0.7), degrees, zoom)
         matrix[:, 2] += right, down
-        frame = cv2.warpAffine(frame, matrix, _SIZE, borderMode=cv2.BORDER_REFLECT_101)
-        frame = cv2.LUT(frame, light)
-        yield cv2.flip(frame, 1) if mirrored else frame
+        yield cv2.warpAffine(frame, matrix, _SIZE, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: float) -> None:
+def _warp_mouth(
+    frame: np.ndarray, portrait: Portrait, openness: float, width: float, tongue: float
+) -> None:
     """Move the lips and the jaw of the frame, in place."""
     (left, _), (right, _) = portrait.left_corner, portrait.right_corner
     middle, half = (left + right) / 2, (right - left) / 2
@@ -271,7 +234,10 @@ def _warp_mouth(frame: np.ndarray, portrait: Portrait, openness: float, width: f
     down = np.where(is_above, -rise * (1 - above), jaw)
     across = sideways * np.where(is_above, 1 - above, (1 - below) ** 2)
     skin = _sample(frame, x - across, y - down)
-    inside = _sample(portrait.mouth_interior, x - sideways, y + rise)
+    interior = cv2.addWeighted(
+        portrait.mouth_interior, 1 - tongue, portrait.tongue_raised, tongue, 0
+    )
+    inside = _sample(interior, x - sideways, y + rise)
 
     # The part of each pixel that lies between the lips: anti-aliasing of a thin gap.
     gap_cover = np.minimum(y + 0.5, lower_edge) - np.maximum(y - 0.5, upper_edge)
@@ -292,11 +258,11 @@ def _smoothstep(t: np.ndarray) -> np.ndarray:
 
 
 def _head_movement(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """Slow movements: (frames, 4) of degrees, px right, px down, and zoom."""
+    """Slow, small movements: (frames, 4) of degrees, px right, px down, and zoom."""
     periods = rng.uniform(2.5, 6.0, (2, 4, 1))  # seconds
     phases = rng.uniform(0, 2 * np.pi, (2, 4, 1))
     waves = np.sin(2 * np.pi * seconds / periods + phases).mean(axis=0).T
-    return waves * (2.0, 4.0, 2.5, 0.02) + (0, 0, 0, _ZOOM)
+    return waves * (1.0, 2.0, 1.5, 0.01) + (0, 0, 0, _ZOOM)
 
 
 def _lid_track(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
@@ -304,10 +270,3 @@ def _lid_track(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     gaps = rng.uniform(1.8, 5.0, int(seconds[-1] / 1.8) + 1 if len(seconds) else 0)
     distance = abs(seconds[:, None] - np.cumsum(gaps)).min(axis=1, initial=np.inf)
     return (1.5 - 3 * distance / _BLINK_SECONDS).clip(0, 1)
-
-
-def _light(rng: np.random.Generator) -> np.ndarray:
-    """A look-up table (1, 256, 3) uint8 with random brightness, contrast and tint."""
-    levels = np.arange(256)[:, None]
-    gain = rng.uniform(0.88, 1.1) * rng.uniform(0.96, 1.04, 3)
-    return ((levels - 128) * gain + 128 + rng.uniform(-12, 12)).clip(0, 255).astype(np.uint8)[None]

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
+from portraits import two_portraits
 
 from face_detection import Box
 from face_detection.landmarks import FaceLandmarks, mouth_shape
 from wav2lip_npu.blending.closed_mouth import SHUT, ClosedMouth
 from wav2lip_npu.blending.opening import scale_opening
-from wav2lip_npu.demo.talking_head import load_portraits, render
+from wav2lip_npu.demo.talking_head import render
 
 Look = Callable[[np.ndarray], np.ndarray]
 
@@ -20,8 +21,8 @@ Look = Callable[[np.ndarray], np.ndarray]
 @pytest.fixture(scope="module")
 def speaker() -> tuple[list[np.ndarray], Box]:
     """A portrait whose mouth is shut, then wide open, then half open; and a box around its face."""
-    portrait = load_portraits()[1]
-    mouth = np.zeros((40, 2))
+    portrait = two_portraits()[1]
+    mouth = np.zeros((40, 3))
     mouth[10:25, 0], mouth[25:, 0] = 1.0, 0.5
     frames = list(render(portrait, mouth, seed=1, fps=25))
     x1, y1, x2, y2 = portrait.face_box

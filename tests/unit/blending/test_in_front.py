@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from portraits import two_portraits
 
 from face_detection import Box
 from face_detection.landmarks import CHIN, LOWER_FACE, FaceLandmarks
@@ -15,7 +16,7 @@ from wav2lip_npu.blending.aligned_face import SIDE, AlignedFace
 from wav2lip_npu.blending.blender import Blender
 from wav2lip_npu.blending.in_front import LEARNED, InFront
 from wav2lip_npu.config.inference import BLENDS
-from wav2lip_npu.demo.talking_head import load_portraits, render
+from wav2lip_npu.demo.talking_head import render
 
 WHOLE: Box = (0, 0, 256, 256)
 SPOKEN = 20  # frames, before the thing comes
@@ -30,16 +31,16 @@ def network() -> FaceLandmarks:
 
 @pytest.fixture(scope="module")
 def box() -> Box:
-    x1, y1, x2, y2 = load_portraits()[1].face_box
+    x1, y1, x2, y2 = two_portraits()[1].face_box
     return max(0, x1 - 20), max(0, y1 - 20), min(256, x2 + 20), min(256, y2 + 20)
 
 
 @pytest.fixture(scope="module")
 def speaker(network: FaceLandmarks, box: Box) -> Video:
     """A portrait that opens and shuts its mouth."""
-    mouth = np.zeros((40, 2))
+    mouth = np.zeros((40, 3))
     mouth[:, 0] = np.sin(np.arange(40) * 0.7).clip(0)
-    frames = list(render(load_portraits()[1], mouth, seed=1, fps=25))
+    frames = list(render(two_portraits()[1], mouth, seed=1, fps=25))
     return frames, [network.detect(image, box) for image in frames]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from portraits import two_portraits
 
 from face_detection import Box
 from face_detection.landmarks import CHIN, UNDER_NOSE, FaceLandmarks, mouth_shape
 from wav2lip_npu.blending.blender import Blender
 from wav2lip_npu.blending.opening import scale_opening
-from wav2lip_npu.demo.talking_head import load_portraits, render
+from wav2lip_npu.demo.talking_head import render
 
 NETWORK = FaceLandmarks()
 Mouth = tuple[np.ndarray, Box, np.ndarray]  # a frame, a box around its face, and its points
@@ -20,8 +21,10 @@ MARGIN = 20  # pixels, of that box
 @pytest.fixture(scope="module", params=[0, 1])
 def mouth(request: pytest.FixtureRequest) -> Mouth:
     """A portrait with its mouth open."""
-    portrait = load_portraits()[request.param]
-    frames = list(render(portrait, np.array([[0.0, 0.0]] * 5 + [[0.8, 0.0]] * 15), seed=1, fps=25))
+    portrait = two_portraits()[request.param]
+    frames = list(
+        render(portrait, np.array([[0.0] * 3] * 5 + [[0.55, 0.0, 0.0]] * 15), seed=1, fps=25)
+    )
     x1, y1, x2, y2 = portrait.face_box
     box = (x1 - MARGIN, y1 - MARGIN, x2 + MARGIN, y2 + MARGIN)
     return frames[-1], box, NETWORK.detect(frames[-1], portrait.face_box)

@@ -1,13 +1,15 @@
-"""The parts of the demo: what espeak-ng says, and whether the portraits' mouths say the same."""
+"""The demo's voices and faces: what is said, and whether the portrait's mouth says the same."""
 
 import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from portraits import two_portraits
 
 from wav2lip_npu.demo import speech, talking_head
-from wav2lip_npu.demo.speech import Speech, mouth_track, speak
+from wav2lip_npu.demo.speech import Speech, speak
+from wav2lip_npu.demo.visemes import mouth_track
 from wav2lip_npu.errors import UserError
 
 FPS = 25.0
@@ -19,8 +21,7 @@ def frames_of(portrait, mouth, seed=0):
 
 @pytest.fixture(scope="module")
 def portraits():
-    pytest.importorskip("skimage")
-    return talking_head.load_portraits()
+    return two_portraits()
 
 
 @pytest.fixture
@@ -60,12 +61,6 @@ def test_without_espeak_the_error_says_what_to_install(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_without_the_portraits_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(talking_head.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install wav2lip-npu\[demo\]"):
-        talking_head.load_portraits()
-
-
 @pytest.mark.usefixtures("voice")
 @pytest.mark.parametrize("words_per_minute", [100, 130])
 def test_lips_meet_for_m_and_p_and_part_for_the_vowels(words_per_minute):
@@ -90,43 +85,57 @@ def test_the_mouth_opens_with_the_sound():
     assert openness[level < 1e-3].max() < 0.15
 
 
-def test_silence_closes_the_mouth_and_sound_opens_it():
-    tone = 0.3 * np.sin(np.arange(16000) * 2 * np.pi * 200 / 16000).astype(np.float32)
-    open_vowel = ((0.0, "'A:"),)
-    sung = Speech(samples=tone, sample_rate=16000, phonemes=open_vowel)
-    silent = Speech(samples=tone * 0, sample_rate=16000, phonemes=open_vowel)
-    assert mouth_track(sung, FPS)[5:-5, 0].min() > 0.8
-    assert not mouth_track(silent, FPS).any()
+def tone(hertz):
+    return 0.3 * np.sin(np.arange(16000) * 2 * np.pi * hertz / 16000).astype(np.float32)
+
+
+def spoken(samples, *phonemes):
+    return mouth_track(Speech(samples=samples, sample_rate=16000, phonemes=phonemes), FPS)
+
+
+def test_silence_closes_the_mouth_and_the_sound_of_open_vowels_opens_it():
+    open_vowel = (0.0, "'A:")
+    assert spoken(tone(1000), open_vowel)[5:-5, 0].min() > 0.8
+    assert spoken(tone(200), open_vowel)[5:-5, 0].max() < 0.3  # a hum
+    assert not spoken(0 * tone(1000), open_vowel).any()
 
 
 @pytest.mark.parametrize(("vowel", "sign"), [("'u:", -1), ("oU", -1), ("'i:", 1), ("eI", 1)])
 def test_vowels_round_and_spread_the_lips(vowel, sign):
-    tone = 0.3 * np.sin(np.arange(16000) * 2 * np.pi * 200 / 16000).astype(np.float32)
-    width = mouth_track(Speech(samples=tone, sample_rate=16000, phonemes=((0.0, vowel),)), FPS)[
-        :, 1
-    ]
+    width = spoken(tone(1000), (0.0, vowel))[2:-2, 1]
     assert (np.sign(width) == sign).all()
+
+
+def test_a_consonant_is_spoken_with_the_mouth_of_its_vowels():
+    """Between rounded vowels a t is rounder than between spread ones; the tongue is raised."""
+    round_t, spread_t = (
+        spoken(tone(1000), (0.0, vowel), (0.4, "t"), (0.5, vowel)) for vowel in ("u:", "i:")
+    )
+    at_t, at_vowel = int(0.45 * FPS), int(0.2 * FPS)
+    assert round_t[at_t, 1] < -0.2 and spread_t[at_t, 1] > 0.2
+    for track in (round_t, spread_t):
+        assert track[at_t, 2] > track[at_vowel, 2] + 0.1
 
 
 def test_render_yields_one_even_bgr_frame_per_mouth(portraits):
     assert len(portraits) == 2
     for portrait in portraits:
-        frames = frames_of(portrait, np.random.default_rng(0).random((7, 2)))
+        frames = frames_of(portrait, np.random.default_rng(0).random((7, 3)))
         assert frames.shape == (7, 256, 256, 3)
         assert frames.dtype == np.uint8
-    assert list(talking_head.render(portraits[0], np.empty((0, 2)), seed=0, fps=FPS)) == []
+    assert list(talking_head.render(portraits[0], np.empty((0, 3)), seed=0, fps=FPS)) == []
 
 
 def test_the_seed_decides_the_take(portraits):
-    mouth = np.full((3, 2), 0.4)
+    mouth = np.full((3, 3), 0.4)
     first, again, other = (frames_of(portraits[0], mouth, seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
-    assert abs(first.astype(int) - other).mean() > 2
+    assert abs(first.astype(int) - other).mean() > 1
 
 
 def test_only_the_lower_face_moves_with_the_mouth(portraits):
     for portrait in portraits:
-        closed, opened = (frames_of(portrait, [[openness, 0.0]] * 2) for openness in (0, 1))
+        closed, opened = (frames_of(portrait, [[openness, 0.0, 0.0]] * 2) for openness in (0, 1))
         change = abs(closed.astype(int) - opened).max(axis=(0, 3))
         assert change[:120].max() <= 1
         assert change[:, :40].max() <= 1
@@ -134,8 +143,16 @@ def test_only_the_lower_face_moves_with_the_mouth(portraits):
         assert change[150:220, 90:170].mean() > 15
 
 
+def test_a_raised_tongue_is_seen_between_the_lips_alone(portraits):
+    low, high = (frames_of(portraits[0], [[0.7, 0.0, tongue]] * 2) for tongue in (0, 1))
+    change = abs(low.astype(int) - high).max(axis=(0, 3))
+    assert change[150:200, 100:155].max() > 20
+    change[150:200, 90:165] = 0
+    assert change.max() == 0
+
+
 def test_closed_lips_are_the_portraits_own(portraits):
     hopper = portraits[1]
     frame = hopper.image.copy()
-    talking_head._warp_mouth(frame, hopper, openness=0.0, width=0.0)
+    talking_head._warp_mouth(frame, hopper, openness=0.0, width=0.0, tongue=0.0)
     assert np.array_equal(frame, hopper.image)

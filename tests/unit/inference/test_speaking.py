@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import tone, write_video
+from portraits import two_portraits
 
 from wav2lip_npu import LipSync
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.constants import SAMPLES_PER_FRAME
-from wav2lip_npu.demo.talking_head import load_portraits, render
+from wav2lip_npu.demo.talking_head import render
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.inference.command import infer
 from wav2lip_npu.inference.speaking import agreement
@@ -33,8 +34,8 @@ def loudness(sound: np.ndarray) -> np.ndarray:
 
 
 def person(number: int, opening: np.ndarray) -> list[np.ndarray]:
-    mouth = np.stack([opening, 0 * opening], axis=1)
-    return list(render(load_portraits()[number], mouth, seed=number, fps=25))
+    mouth = np.stack([opening, 0 * opening, 0 * opening], axis=1)
+    return list(render(two_portraits()[number], mouth, seed=number, fps=25))
 
 
 @pytest.fixture(scope="module")

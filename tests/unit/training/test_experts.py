@@ -129,7 +129,10 @@ def test_what_cannot_be_asked_for(clips: Path, tmp_path: Path, expert_file: Path
         (syncnet_config, {"augment_quality": 1.1}, "--augment_quality 1.1: must be from 0 to 1"),
         (generator_config, {"sync_views": 5}, "--sync_views 5: must be 4 or less"),
         (generator_config, {"sync_views": 0}, "--sync_views 0: must be 1 or more"),
-        (generator_config, {"sync_weight": 0.0}, "--sync_weight 0.0: must be above 0"),
+        (generator_config, {"sync_weight": -0.1}, "--sync_weight -0.1: must be 0 or more"),
+        (generator_config, {"sync_weight": 0.0, "sync_views": 2}, "have no effect with it"),
+        (generator_config, {"closed_gate_frames": 0}, "must be from 1 to 5"),
+        (generator_config, {"closed_gate_frames": 6}, "must be from 1 to 5"),
         (generator_config, {"sync_weight_steps": 0}, "must be 1 or more"),
         (generator_config, {"sync_view_shift": -0.1}, "--sync_view_shift -0.1: must be from 0"),
     ):

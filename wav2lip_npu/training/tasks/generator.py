@@ -33,8 +33,8 @@ class GeneratorTask(Task):
     """Wav2Lip: reconstruct the target, and convince the frozen lip-sync experts.
 
     The sync loss has weight 0 until a validation's is below the threshold of the sync gate. Then
-    its weight rises, in one step or in ``--sync_weight_steps``. While it is 0, a step generates only
-    ``--closed_gate_frames`` of each window.
+    its weight rises, in one step or in ``--sync_weight_steps``. While it is 0, a step generates
+    only ``--closed_gate_frames`` of each window.
     """
 
     batches = GeneratorBatches()
