@@ -41,6 +41,9 @@ RESULT, GIF = "lip_synced.mp4", "demo.gif"
 IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
 WARMUP_STEPS = 10
 GENERATOR_VALIDATIONS = 3
+EXPERT_WINDOWS, GENERATOR_WINDOWS = 25, 5  # of each clip that is held out, in a validation
+# Faces are cut for evaluate and infer as preprocess cut them for the training.
+PADS = ("0", "0", "0", "0")
 
 
 def run_demo(config: DemoConfig) -> None:
@@ -129,6 +132,7 @@ class Demo:
             learning_rate=5e-4,
             max_steps=steps,
             eval_interval=steps,
+            eval_windows=EXPERT_WINDOWS,
             **self.training_options,
         )
 
@@ -145,7 +149,7 @@ class Demo:
             warmup_steps=WARMUP_STEPS,
             max_steps=steps,
             eval_interval=-(-steps // GENERATOR_VALIDATIONS),
-            eval_windows=2,
+            eval_windows=GENERATOR_WINDOWS,
             checkpoint_interval=steps,
             **self.training_options,
         )
@@ -157,9 +161,10 @@ class Demo:
             filelist=self.lists / "val.txt",
             data_root=self.videos,
             outdir=self.evaluation,
+            pads=PADS,
             device=self.config.device,
         )
-        return read_results(self.expert, self.evaluation)
+        return read_results(self.expert, self.generator, self.evaluation)
 
     def _lip_sync(self) -> None:
         _run(
@@ -167,6 +172,7 @@ class Demo:
             checkpoint_path=checkpoint.newest(self.generator),
             face=self.silent,
             audio=self.speech,
+            pads=PADS,
             outfile=self.out / RESULT,
             device=self.config.device,
         )
@@ -226,7 +232,7 @@ def _run(command: str, **options: object) -> None:
     """Run a command as a user would; its command line and its output are shown."""
     words = [command]
     for name, value in options.items():
-        words += [f"--{name}", str(value)]
+        words += [f"--{name}", *(value if isinstance(value, tuple) else (str(value),))]
     print(f"\n$ wav2lip-npu {shlex.join(words)}", flush=True)
     words += current_settings().words
     code = subprocess.run([sys.executable, "-m", "wav2lip_npu", *words], check=False).returncode

@@ -43,21 +43,26 @@ class Results:
         ]
 
 
-def read_results(expert: Path, evaluation: Path) -> Results:
+def read_results(expert: Path, generator: Path, evaluation: Path) -> Results:
     """Read what the commands have written.
 
     Args:
         expert: the folder of the expert's training.
+        generator: the folder of the generator's training.
         evaluation: the folder of ``evaluate``.
     """
-    accuracies = MetricsFile(expert).read().get(("accuracy", "eval"), {})
     report = json.loads((evaluation / f"{NAME}.json").read_text(encoding="utf-8"))
-    means = {name: metric["mean"] for name, metric in report["metrics"].items()}
     return Results(
-        accuracy=accuracies[max(accuracies)] if accuracies else None,
-        psnr_lower=means["psnr_lower"],
-        opening_corr=means["opening_corr_voice"],
+        accuracy=_last(expert, "accuracy"),
+        psnr_lower=_last(generator, "psnr"),
+        opening_corr=report["metrics"]["opening_corr_voice"]["mean"],
     )
+
+
+def _last(folder: Path, metric: str) -> float | None:
+    """A metric of a training's last validation."""
+    values = MetricsFile(folder).read().get((metric, "eval"), {})
+    return values[max(values)] if values else None
 
 
 def _reaches(value: float | None, mark: float) -> bool:

@@ -77,13 +77,19 @@ def test_all_marks_must_be_reached(
 
 
 def test_results_are_those_of_the_reports(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path)
-    metrics.write("eval", 30, {"accuracy": 0.7, "loss": 0.5})
-    metrics.write("eval", 60, {"accuracy": 0.9, "loss": 0.4})
-    metrics.close()
-    means = {"psnr_lower": {"mean": 27.5}, "opening_corr_voice": {"mean": None}}
-    (tmp_path / "evaluation.json").write_text(json.dumps({"metrics": means}))
-    found = read_results(tmp_path, tmp_path)
+    expert, generator = tmp_path / "expert", tmp_path / "generator"
+    for folder, metric, values in (
+        (expert, "accuracy", {30: 0.7, 60: 0.9}),
+        (generator, "psnr", {100: 20.0, 200: 27.5}),
+    ):
+        folder.mkdir()
+        metrics = MetricsFile(folder)
+        for step, value in values.items():
+            metrics.write("eval", step, {metric: value})
+        metrics.close()
+    report = {"metrics": {"opening_corr_voice": {"mean": None}}}
+    (tmp_path / "evaluation.json").write_text(json.dumps(report))
+    found = read_results(expert, generator, tmp_path)
     assert found == Results(accuracy=0.9, psnr_lower=27.5, opening_corr=None)
     assert found.lines() == [
         "expert     pairs judged rightly: 90% (mark 80%, chance 50%)",

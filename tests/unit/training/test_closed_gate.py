@@ -1,4 +1,4 @@
-"""While the sync gate is closed: fewer frames of each window, if so asked; and a gate kept closed."""
+"""While the sync gate is closed: fewer frames of each window, if so asked; a gate kept closed."""
 
 from __future__ import annotations
 
