@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2lip_npu.evaluation.report import NAME
 from wav2lip_npu.training.metrics import MetricsFile
 
+REPORT = "evaluation.json"  # as ``evaluate`` calls it
 # What a mouth needs that convinces.
 MIN_ACCURACY, MIN_PSNR_LOWER, MIN_OPENING_CORR = 0.80, 26.0, 0.6
 
@@ -51,7 +51,7 @@ def read_results(expert: Path, generator: Path, evaluation: Path) -> Results:
         generator: the folder of the generator's training.
         evaluation: the folder of ``evaluate``.
     """
-    report = json.loads((evaluation / f"{NAME}.json").read_text(encoding="utf-8"))
+    report = json.loads((evaluation / REPORT).read_text(encoding="utf-8"))
     return Results(
         accuracy=_last(expert, "accuracy"),
         psnr_lower=_last(generator, "psnr"),
