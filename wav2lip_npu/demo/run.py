@@ -44,9 +44,10 @@ GENERATOR_VALIDATIONS = 3
 EXPERT_WINDOWS, GENERATOR_WINDOWS = 25, 5  # of each clip that is held out, in a validation
 # Faces are cut for evaluate and infer as preprocess cut them for the training.
 PADS = ("0", "0", "0", "0")
-# A detected box is taller when the mouth is open. Were faces detected in each frame, the generator
-# would learn the mouth from the crop's place instead of from the voice.
-DETECT_EVERY = 10
+# A detected box is larger when the mouth is open. Were faces detected in each frame, the generator
+# would learn the mouth from the crop's place instead of from the voice. So only the first and the
+# last frame of a clip are shown to the detector, in which nothing is said.
+DETECT_EVERY = 250
 
 
 def run_demo(config: DemoConfig) -> None:
@@ -107,7 +108,6 @@ class Demo:
             "preprocess",
             data_root=self.videos.parent,
             preprocessed_root=self.preprocessed,
-            smooth_boxes=True,
             detect_every=DETECT_EVERY,
             device=config.device,
         )
