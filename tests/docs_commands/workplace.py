@@ -20,8 +20,9 @@ from wav2lip_npu.config import EvaluateConfig, FilelistsConfig, PreprocessConfig
 from wav2lip_npu.models import SyncNet, generator
 from wav2lip_npu.models.syncnet_v2 import SyncNetV2
 
-TALKERS = 20  # clips; sync compares with sixteen others
-VIDEO_FRAMES = 30
+TALKERS = 18  # clips; sync compares with sixteen others
+TALKER_FRAMES = 50
+VIDEO_FRAMES = 25
 CONFIGS = {"infer": "checkpoint_path: wav2lip.pth\nface: video.mp4\naudio: speech.wav\n"}
 PICTURES = {".png", ".jpg", ".jpeg"}
 
@@ -73,7 +74,7 @@ def _make_speech(path: Path) -> None:
 
 def _make_clips(folder: Path) -> None:
     for number in range(TALKERS):
-        opening = articulation(number)
+        opening = articulation(number)[:TALKER_FRAMES]
         make_talking_clip(folder / f"talker{number:02}", opening, voiced(opening))
 
 
