@@ -21,13 +21,14 @@ from fuzz.zygote import Limits
 from docs_commands.blocks import Line, collect, named_files, pages
 from docs_commands.handling import BY_HAND, PARSED, RULES, RUN, SHELL, rule_for
 from docs_commands.workplace import Store, prepare, write_config
-from wav2lip_npu import cli
+from wav2lip_npu import checkpoint, cli
 
 LIMITS = Limits(seconds=600)  # on a busy machine, too
 SHOWN_LINES = 6  # of the output of a command that failed
 CPU = ("--device", "cpu", "--precision", "fp32")
+STEPS = 2  # of a training, after those that its folder has
 TRAINING = (
-    *("--max_steps", "2", "--eval_interval", "2", "--checkpoint_interval", "2"),
+    *("--eval_interval", "2", "--checkpoint_interval", "2"),
     *("--batch_size", "4", "--eval_windows", "1", "--num_workers", "0", *CPU),
 )
 CENTERFACE = ("--detector", "centerface", *CPU)
@@ -130,7 +131,8 @@ def _do(line: Line, way: str, place: Path, store: Store) -> str | None:
     if way == PARSED or not parsed:  # --help and the like have done all
         return None
     prepare(parsed[0], place, store)
-    ending = zygote.run(lambda: _run(words), place, LIMITS)
+    smaller = _smaller(words[0], parsed[0], place)
+    ending = zygote.run(lambda: _run([*words, *smaller]), place, LIMITS)
     if ending.code == 0:
         return None
     text = (place.parent / "stderr").read_text(errors="replace").strip().splitlines()
@@ -140,7 +142,17 @@ def _do(line: Line, way: str, place: Path, store: Store) -> str | None:
 def _run(words: Sequence[str]) -> int:
     zygote.leave_out_what_is_slow()
     os.fsync = lambda descriptor: None
-    return cli.main([*words, *SMALLER.get(words[0], ())])
+    return cli.main(words)
+
+
+def _smaller(command: str, config: Any, place: Path) -> tuple[str, ...]:
+    """Options that let a command do less."""
+    options = SMALLER.get(command, ())
+    if options is not TRAINING:
+        return options
+    newest = checkpoint.newest(place / config.checkpoint_dir)
+    done = 0 if newest is None else int(re.sub(r"\D", "", newest.stem))
+    return (*options, "--max_steps", str(done + STEPS))
 
 
 def _arguments(line: Line, place: Path) -> list[str]:
