@@ -29,6 +29,12 @@ def _word(value: Any) -> str:
     return f"./{text}" if isinstance(value, Path) and text[:1] in ("-", "~") else text
 
 
+def from_here(path: Path) -> Path:
+    """A path as seen from the folder in which this process runs, if it is below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def shell_line(command: str, config: Options) -> str:
     """The command line to type in a POSIX shell.
 

@@ -81,7 +81,7 @@ def _summary(answer: Mapping[str, Any]) -> str:
     rejected = [(one["source"], one["rejected"]) for one in answer["rejected"]]
     warned = [(one["clip"], "; ".join(one["warnings"])) for one in answer["warned"]]
     return (
-        markup.table(("", ""), rows)
+        markup.table((), rows)
         + _named("rejected", ("video", "reason"), rejected)
         + _named("kept, with a warning", ("clip", "warning"), warned)
     )

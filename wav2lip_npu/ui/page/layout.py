@@ -32,11 +32,12 @@ CSS = """
 
 def theme() -> gr.themes.Base:
     """Gradio's theme with the fonts of the reader's machine: none is fetched."""
-    return gr.themes.Default(
+    looks = gr.themes.Default(
         primary_hue="blue",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
+    return looks.set(block_info_text_color="*neutral_500")
 
 
 def build_page(service: Service) -> gr.Blocks:

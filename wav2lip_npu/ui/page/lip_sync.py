@@ -18,7 +18,7 @@ from wav2lip_npu.config.inference import FACE_RULES, SPEAKING
 from wav2lip_npu.console.progress import format_line
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.ui import look
-from wav2lip_npu.ui.command_line import option_words, shell_line
+from wav2lip_npu.ui.command_line import from_here, option_words, shell_line
 from wav2lip_npu.ui.jobs import Job, State
 from wav2lip_npu.ui.page import markup
 from wav2lip_npu.ui.page.options import FIRST, add_field, offered, values_of
@@ -91,6 +91,7 @@ class LipSyncTab:
             label="The same on the command line",
             language="shell",
             interactive=False,
+            wrap_lines=True,
             visible=False,
             elem_id="line",
         )
@@ -239,7 +240,8 @@ class LipSyncTab:
         except UserError as error:
             yield {self.status: markup.note(str(error), bad=True)}
             return
-        line = gr.Code(value=shell_line("infer", config), visible=True)
+        shown = replace(config, checkpoint_path=from_here(config.checkpoint_path))
+        line = gr.Code(value=shell_line("infer", shown), visible=True)
         yield {self.line: line, self.result: "", **self._busy(True)}
         async for text in self._follow(job, "lip-sync"):
             yield {self.status: text}

@@ -52,9 +52,10 @@ def _video(address: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table."""
+    """A table; without a head, if that is empty."""
     titles = "".join(f"<th>{escape(one)}</th>" for one in head)
+    titles = f"<tr>{titles}</tr>" if titles else ""
     lines = "".join(
         f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
     )
-    return f'<table class="table"><tr>{titles}</tr>{lines}</table>'
+    return f'<table class="table">{titles}{lines}</table>'

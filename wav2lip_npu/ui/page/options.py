@@ -43,7 +43,7 @@ def add_field(item: Field[Any]) -> gr.components.FormComponent:
         return gr.Dropdown(choices, value=default or DEFAULT, **shown)
     if kind is bool:
         return gr.Checkbox(value=default, **shown)
-    if kind in (int, float):
+    if kind in (int, float) and default is not None:  # Gradio shows an empty number as 0
         return gr.Number(value=default, precision=0 if kind is int else None, **shown)
     return gr.Textbox(value="" if default is None else spelled(default), **shown)
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from wav2lip_npu.config import PlotConfig
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.ui.command_line import shell_line
+from wav2lip_npu.ui.command_line import from_here, shell_line
 from wav2lip_npu.ui.page import markup
 from wav2lip_npu.ui.plots import METRICS, SHEETS, Plotter
 from wav2lip_npu.ui.service import Service
@@ -32,7 +32,7 @@ def add_training_tab(service: Service) -> None:
         except UserError as error:
             return markup.note(str(error), bad=True), "", ""
         images = "".join(markup.image(path, caption) for caption, path in plots.images)
-        return images, plots.table, shell_line("plot", PlotConfig(runs=runs))
+        return images, plots.table, shell_line("plot", PlotConfig(runs=tuple(map(from_here, runs))))
 
     def show_again(chosen: list[str] | None) -> Any:
         return show(chosen) if chosen else (gr.skip(), gr.skip(), gr.skip())
@@ -57,7 +57,9 @@ def add_training_tab(service: Service) -> None:
     timer = gr.Timer(REFRESH_SECONDS)
     table = gr.Markdown()
     images = gr.HTML(elem_id="training")
-    line = gr.Code(label="The same on the command line", language="shell", interactive=False)
+    line = gr.Code(
+        label="The same on the command line", language="shell", interactive=False, wrap_lines=True
+    )
     page = gr.context.Context.root_block
     assert page is not None
     page.load(list_runs, None, runs)
