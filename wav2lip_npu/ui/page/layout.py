@@ -20,7 +20,8 @@ CSS = """
 .side-by-side { display: grid; grid-template-columns: 1fr 1fr; gap: 1em; }
 .side-by-side video, .side-by-side img { width: 100%; max-height: 60vh; object-fit: contain;
   background: var(--background-fill-secondary); }
-.side-by-side figure, .wide { margin: 0; }
+.side-by-side figure, .wide { margin: 0 0 1em 0; }
+figcaption { font-weight: 600; margin-bottom: 0.3em; }
 .wide img { max-width: 100%; height: auto; }
 .download { display: inline-block; margin-top: 0.6em; text-decoration: underline; }
 .table { border-collapse: collapse; width: 100%; }

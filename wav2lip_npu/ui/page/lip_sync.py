@@ -92,6 +92,7 @@ class LipSyncTab:
             language="shell",
             interactive=False,
             wrap_lines=True,
+            lines=1,
             visible=False,
             elem_id="line",
         )

@@ -58,7 +58,11 @@ def add_training_tab(service: Service) -> None:
     table = gr.Markdown()
     images = gr.HTML(elem_id="training")
     line = gr.Code(
-        label="The same on the command line", language="shell", interactive=False, wrap_lines=True
+        label="The same on the command line",
+        language="shell",
+        interactive=False,
+        wrap_lines=True,
+        lines=1,
     )
     page = gr.context.Context.root_block
     assert page is not None
