@@ -55,7 +55,7 @@ def test_every_message_is_on_the_page(messages: list[Message]) -> None:
     ]
     assert not lacking, (
         f"{len(lacking)} messages have no row. Add these, with your words, to docs/messages.md and "
-        "in the same order to docs/zh/messages.md (in Chinese, or for now in English). A part of "
+        "in the same order to docs/zh/messages.md, in Chinese. A part of "
         "a message that says nothing alone goes into NO_MESSAGES of tests/messages.py.\n"
         + "\n".join(lacking)
     )
