@@ -48,7 +48,7 @@ def run_ui(config: UiConfig) -> None:
             threading.Event().wait()
     finally:
         if service is not None:
-            service.queue.close(CLOSE_SECONDS)
+            service.close(CLOSE_SECONDS)
         shutil.rmtree(private, ignore_errors=True)
 
 

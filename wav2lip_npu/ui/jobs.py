@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
-import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,11 +14,11 @@ from typing import Any
 
 from wav2lip_npu.console.progress import SECONDS_VARIABLE, ProgressLine, parse_line
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.ui.processes import ERROR_PREFIX, end_process, start
 
 MAX_WAITING = 20  # jobs of all visitors
 LOG_LINES = 200  # of a job's output that are kept
 STOP_SECONDS = 3.0  # from the request to end to the end
-ERROR_PREFIX = "wav2lip-npu: error: "
 PROGRESS_SECONDS = "1"  # between two lines that tell how far a command is
 
 
@@ -123,7 +120,7 @@ class JobQueue:
             self._changed.notify_all()
         self._thread.join(seconds)
         if running is not None and running.process is not None:
-            _signal(running.process, kill=True)
+            end_process(running.process, kill=True)
             self._thread.join(seconds)
 
     def _jobs(self) -> list[Job]:
@@ -135,8 +132,8 @@ class JobQueue:
             self._waiting.remove(job)
             job.on_end(job, False)
         elif (process := job.process) is not None:
-            _signal(process, kill=False)
-            timer = threading.Timer(STOP_SECONDS, _signal, [process], {"kill": True})
+            end_process(process, kill=False)
+            timer = threading.Timer(STOP_SECONDS, end_process, [process], {"kill": True})
             timer.daemon = True
             timer.start()
 
@@ -165,36 +162,14 @@ class JobQueue:
         with self._changed:
             if job.is_over:  # cancelled meanwhile
                 return False
-            job.process = start(job.words)
+            job.process = start(
+                job.words,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, SECONDS_VARIABLE: PROGRESS_SECONDS, "PYTHONUNBUFFERED": "1"},
+            )
         output = job.process.stdout
         assert output is not None
         with output:
             for line in output:
                 job.take(line.rstrip("\n"))
         return job.process.wait() == 0 and job.state is State.RUNNING
-
-
-def start(words: Sequence[str]) -> subprocess.Popen[str]:
-    """Start ``python -m`` with these words, in a group of processes of its own."""
-    options: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {}
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        env={**os.environ, SECONDS_VARIABLE: PROGRESS_SECONDS, "PYTHONUNBUFFERED": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        **options,
-    )
-
-
-def _signal(process: subprocess.Popen[str], *, kill: bool) -> None:
-    """End a process and those that it started; what is over stays as it is."""
-    if process.poll() is not None:
-        return
-    with contextlib.suppress(OSError):
-        if os.name == "posix":
-            os.killpg(process.pid, signal.SIGKILL if kill else signal.SIGTERM)
-        else:
-            process.kill() if kill else process.terminate()

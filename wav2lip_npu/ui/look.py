@@ -7,7 +7,6 @@ imports torch or FFmpeg. The folder has ``request.json`` and gets ``answer.json`
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from wav2lip_npu.config import InferConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
+from wav2lip_npu.ui.processes import ERROR_PREFIX, Processes
 
 Answer = dict[str, Any]
 
@@ -23,13 +23,13 @@ MODULE = "wav2lip_npu.ui.look"
 REQUEST, ANSWER = "request.json", "answer.json"
 PICTURE = "people.png"
 LOOK_SECONDS = 60  # after which a file is given up; a header takes less than one
-ERROR_PREFIX = "wav2lip-npu: error: "
 
 
-def look(kind: str, folder: Path, request: Answer) -> Answer:
+def look(processes: Processes, kind: str, folder: Path, request: Answer) -> Answer:
     """Look into something by a process, and wait for it.
 
     Args:
+        processes: starts it.
         kind: one of ``KINDS``.
         folder: a private one, for request and answer.
         request: the arguments.
@@ -37,20 +37,7 @@ def look(kind: str, folder: Path, request: Answer) -> Answer:
     Raises:
         UserError: what is wrong with it.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", *words(kind, folder, request)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=LOOK_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"cannot be read within {LOOK_SECONDS} s") from error
-    if done.returncode:
-        last = (done.stderr.splitlines() or ["the decoder crashed"])[-1]
-        raise UserError(last.removeprefix(ERROR_PREFIX))
+    processes.run(words(kind, folder, request), LOOK_SECONDS)
     return read_answer(folder)
 
 

@@ -10,6 +10,7 @@ from wav2lip_npu.config import UiConfig
 from wav2lip_npu.ui.folders import Roots
 from wav2lip_npu.ui.jobs import JobQueue
 from wav2lip_npu.ui.look import Answer, look
+from wav2lip_npu.ui.processes import Processes
 from wav2lip_npu.ui.visitors import Visitor, Visitors
 
 
@@ -23,6 +24,7 @@ class Service:
     data: Roots
     runs: Roots
     queue: JobQueue
+    processes: Processes
     visitors: Visitors
 
     @classmethod
@@ -35,18 +37,24 @@ class Service:
             data=Roots("data", config.data),
             runs=Roots("runs", config.runs),
             queue=JobQueue(),
+            processes=Processes(),
             visitors=Visitors(files_folder(private)),
         )
 
     def look(self, kind: str, **request: object) -> Answer:
         """See ``look.look``."""
         with tempfile.TemporaryDirectory(dir=self.private) as folder:
-            return look(kind, Path(folder), request)
+            return look(self.processes, kind, Path(folder), request)
 
     def leave(self, key: str) -> None:
         """End the job of a visitor, and remove the files."""
         self.queue.cancel(key)
         self.visitors.leave(key)
+
+    def close(self, seconds: float) -> None:
+        """End all processes; a job has so many seconds to end by itself."""
+        self.processes.close()
+        self.queue.close(seconds)
 
     def visitor(self, key: str) -> Visitor:
         """See ``Visitors.of``."""

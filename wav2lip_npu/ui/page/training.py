@@ -10,7 +10,7 @@ from wav2lip_npu.config import PlotConfig
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.ui.command_line import from_here, shell_line
 from wav2lip_npu.ui.page import markup
-from wav2lip_npu.ui.plots import METRICS, SHEETS, Plotter
+from wav2lip_npu.ui.page.plots import METRICS, SHEETS, Plotter
 from wav2lip_npu.ui.service import Service
 
 REFRESH_SECONDS = 10
@@ -18,7 +18,7 @@ REFRESH_SECONDS = 10
 
 def add_training_tab(service: Service) -> None:
     """Add the tab."""
-    plotter = Plotter(service.visitors)
+    plotter = Plotter(service)
 
     def list_runs() -> Any:
         return gr.Dropdown(choices=service.runs.with_file(METRICS, SHEETS))

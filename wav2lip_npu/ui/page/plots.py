@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config import PlotConfig
-from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.files import file_state
 from wav2lip_npu.ui.command_line import option_words
-from wav2lip_npu.ui.look import ERROR_PREFIX
-from wav2lip_npu.ui.visitors import Visitors
+from wav2lip_npu.ui.processes import Processes
+from wav2lip_npu.ui.service import Service
 
 METRICS, SHEETS, FILM_STRIP = "metrics.jsonl", "samples_step*.png", "film_strip.png"
 PLOT_SECONDS = 120  # after which plot is given up; it takes a few
@@ -32,9 +29,9 @@ class Plots:
 class Plotter:
     """Makes charts, one set at a time, and keeps the newest of each choice of trainings."""
 
-    def __init__(self, visitors: Visitors) -> None:
+    def __init__(self, service: Service) -> None:
         """Keep charts where visitors' files are."""
-        self._visitors = visitors
+        self._service = service
         self._lock = threading.Lock()
         self._kept: dict[tuple[Path, ...], tuple[object, Path, Plots]] = {}
 
@@ -49,9 +46,9 @@ class Plotter:
             former = self._kept.get(runs)
             if former is not None and former[0] == state:
                 return former[2]
-            folder = self._visitors.new_folder()
+            folder = self._service.visitors.new_folder()
             try:
-                made = _plot(runs, folder)
+                made = _plot(self._service.processes, runs, folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -67,24 +64,9 @@ def _state(run: Path) -> list[object]:
     return [(str(file), file_state(file)) for file in files if file.is_file()]
 
 
-def _plot(runs: Sequence[Path], folder: Path) -> Plots:
+def _plot(processes: Processes, runs: Sequence[Path], folder: Path) -> Plots:
     config = PlotConfig(runs=tuple(runs), outdir=folder)
-    words = [sys.executable, "-m", "wav2lip_npu", "plot", *option_words(config)]
-    try:
-        done = subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=PLOT_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"plot: did not end within {PLOT_SECONDS} s") from error
-    if done.returncode:
-        raise UserError(
-            (done.stderr.splitlines() or ["plot crashed"])[-1].removeprefix(ERROR_PREFIX)
-        )
+    printed = processes.run(["wav2lip_npu", "plot", *option_words(config)], PLOT_SECONDS)
     strips = []
     for number, run in enumerate(runs):
         if (run / FILM_STRIP).is_file():
@@ -93,4 +75,4 @@ def _plot(runs: Sequence[Path], folder: Path) -> Plots:
             strips.append((f"{run.name}: the same windows at each validation", copy))
     charts = [("curves", "curves.png"), ("last samples", "samples.png"), ("offsets", "offsets.png")]
     made = [(caption, folder / name) for caption, name in charts if (folder / name).exists()]
-    return Plots(table=done.stdout, images=(*made, *strips))
+    return Plots(table=printed, images=(*made, *strips))
