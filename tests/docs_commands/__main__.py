@@ -84,7 +84,7 @@ def _handle(lines: list[Line]) -> list[str]:
     """Run or parse the commands, each one once, a page after the other; what failed."""
     zygote.prepare()
     failures: list[str] = []
-    known: set[str] = set()  # texts that were handled: pages repeat commands
+    known: set[tuple[str, ...]] = set()  # commands that were handled: pages repeat them
     with zygote.temporary_folder("docs-commands-") as folder:
         (folder / "store").mkdir()
         store = Store(folder / "store")
@@ -94,14 +94,10 @@ def _handle(lines: list[Line]) -> list[str]:
             for name, content in named_files(page).items():
                 (place / name).write_text(content)
             for line in (line for line in lines if line.page == page):
-                rule = rule_for(line)
-                if (
-                    rule is None
-                    or rule.way == BY_HAND
-                    or (line.text in known and rule.way != SHELL)
-                ):
+                rule, words = rule_for(line), tuple(line.words)
+                if rule is None or rule.way == BY_HAND or (words in known and rule.way != SHELL):
                     continue
-                known.add(line.text)
+                known.add(words)
                 started = _cpu_seconds()
                 problem = _do(line, rule.way, place, store)
                 print(f"{_cpu_seconds() - started:5.1f} s {rule.way}: {line}", flush=True)

@@ -34,6 +34,7 @@ RULES = (
     Rule(PARSED, r"wav2lip-npu doctor --device (npu|cuda)", "needs that device"),
     Rule(PARSED, r"wav2lip-npu ui ", "serves until Ctrl-C; test_ui.py starts it"),
     Rule(PARSED, r"wav2lip-npu evaluate --videos results --outdir", "a face of two seconds"),
+    Rule(PARSED, r"wav2lip-npu sync .*--syncnet_checkpoint_path", "slow; test_by_expert.py"),
     Rule(RUN, r"([A-Z0-9_]+=\S+ )?(nohup )?wav2lip-npu "),
     Rule(SHELL, r"(mkdir|mv|cp|export) "),
 )
