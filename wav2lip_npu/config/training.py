@@ -14,6 +14,7 @@ OBJECTIVES = ("bce", "contrastive")
 SCHEDULES = ("constant", "cosine")
 MAX_MOVE = 0.2  # of a face's size; more takes the mouth out of the picture
 MAX_VIEWS = 4  # as many numbers are drawn for each sample
+MAX_MOUTH_WEIGHT = 100  # with it L1 is the mouth's region to 96 %
 MAX_SYNC_WEIGHT = 0.9  # the rest is left for the discriminator and L1
 
 
@@ -186,6 +187,11 @@ class GeneratorConfig(TrainConfig):
         "original's 0.01, with --disc 0.03)",
         None,
     )
+    mouth_weight: float = option(
+        "how often L1 counts each pixel of the mouth's region, 1 to 100; 1 is the original's, by "
+        "which a mouth, a small part of the face, is learned last",
+        1.0,
+    )
     closed_gate_frames: int = option(
         "frames that are generated of each window while the gate is closed, 1 to 5: L1 needs no "
         "whole windows, and with 1 a step takes a fifth of the time",
@@ -218,6 +224,10 @@ class GeneratorConfig(TrainConfig):
         if self.sync_weight == 0 and (self.sync_weight_steps > 1 or self.sync_views > 1):
             raise UserError(
                 "--sync_weight 0: --sync_weight_steps and --sync_views have no effect with it"
+            )
+        if not 1 <= self.mouth_weight <= MAX_MOUTH_WEIGHT:
+            raise UserError(
+                f"--mouth_weight {self.mouth_weight}: must be from 1 to {MAX_MOUTH_WEIGHT}"
             )
         if not 1 <= self.closed_gate_frames <= WINDOW_FRAMES:
             raise UserError(

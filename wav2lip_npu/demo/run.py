@@ -40,6 +40,7 @@ MARKER = ".wav2lip-npu-demo"  # only a folder with this file is replaced
 RESULT, GIF = "lip_synced.mp4", "demo.gif"
 IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
 WARMUP_STEPS = 10
+MOUTH_WEIGHT = 8  # by L1 alone hundreds of steps more go by before the voice moves the mouth
 GENERATOR_VALIDATIONS = 3
 EXPERT_WINDOWS, GENERATOR_WINDOWS = 25, 5  # of each clip that is held out, in a validation
 # Faces are cut for evaluate and infer as preprocess cut them for the training.
@@ -149,6 +150,7 @@ class Demo:
             syncnet_checkpoint_path=checkpoint.newest(self.expert),
             batch_size=GENERATOR_BATCH,
             closed_gate_frames=1,
+            mouth_weight=MOUTH_WEIGHT,
             sync_weight=0,
             learning_rate=1e-3,
             warmup_steps=WARMUP_STEPS,

@@ -5,6 +5,28 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+# Where the mouth is in a crop of the original's framing; rows and columns of 96.
+MOUTH_ROWS, MOUTH_COLUMNS = slice(54, 88), slice(24, 72)
+
+
+def reconstruction_loss(
+    generated: torch.Tensor, target: torch.Tensor, mouth_weight: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L1, and L1 with each pixel of the mouth's region counted ``mouth_weight`` times.
+
+    Args:
+        generated: (…, 96, 96) in [0, 1].
+        target: of the same shape.
+        mouth_weight: 1 or more; with 1 both results are the same.
+    """
+    difference = (generated - target).abs()
+    l1 = difference.mean()
+    if mouth_weight == 1:
+        return l1, l1
+    mouth = difference[..., MOUTH_ROWS, MOUTH_COLUMNS]
+    more = (mouth_weight - 1) * mouth.numel() / difference.numel()
+    return l1, (l1 + more * mouth.mean()) / (1 + more)
+
 
 def sync_loss(audio: torch.Tensor, face: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of the embeddings' cosine, which the ReLUs keep in [0, 1].

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import first_batch, generator_config, syncnet_config, trainer
 
 from wav2lip_npu import checkpoint
+from wav2lip_npu.training.losses import reconstruction_loss
 from wav2lip_npu.training.tasks.base import GENERATOR_FLOPS, TRAINED_PASSES
 
 pytestmark = pytest.mark.usefixtures("thin")
@@ -51,7 +53,7 @@ def test_a_step_learns_from_the_middle_frames(
     true = torch.stack([target[window, frame].permute(2, 0, 1) for window, frame in rows])
     l1 = (generated - true).abs().mean()
     l1.backward()
-    assert float(metrics["l1"]) == pytest.approx(float(l1), rel=1e-5)
+    assert metrics["l1"].item() == pytest.approx(l1.item(), rel=1e-5)
     for one, parameter in zip(found, network.parameters(), strict=True):
         torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-7)
     assert run.task.flops_per_sample() == frames * TRAINED_PASSES * GENERATOR_FLOPS
@@ -82,3 +84,26 @@ def test_weight_0_keeps_the_gate_closed(
     )
     assert run.task.sync_weight == 0
     assert "sync" not in run.task.step(first_batch(run))
+
+
+@pytest.mark.parametrize("weight", [1.0, 8.0])
+def test_each_pixel_of_the_mouth_counts_so_often(weight: float) -> None:
+    generated, target = torch.rand(2, 2, 3, 5, 96, 96, generator=torch.Generator().manual_seed(0))
+    pixels = np.ones((96, 96))
+    pixels[54:88, 24:72] = weight
+    difference = np.abs(generated.numpy() - target.numpy())
+    expected = np.average(difference, weights=np.broadcast_to(pixels, difference.shape))
+    l1, weighted = reconstruction_loss(generated, target, weight)
+    assert float(l1) == pytest.approx(difference.mean(), rel=1e-5)
+    assert float(weighted) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_weight_of_the_mouth_is_that_of_the_option(
+    clips: Path, tmp_path: Path, expert: Path
+) -> None:
+    config = generator_config(clips, tmp_path / "g", expert, mouth_weight=8.0)
+    run = trainer(config)
+    batch = first_batch(run)
+    metrics = run.task.step(batch)
+    assert float(metrics["l1"]) > 0
+    assert float(metrics["total"]) != float(metrics["l1"])

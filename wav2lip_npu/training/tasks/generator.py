@@ -53,6 +53,7 @@ class GeneratorTask(Task):
             self.open_sync_weight if config.sync_weight is None else config.sync_weight
         )
         self.closed_gate_frames = config.closed_gate_frames
+        self.mouth_weight = config.mouth_weight
         self.sync_weight_steps = config.sync_weight_steps
         self.sync_weight = 0.0  # what it is now
         self.sync_steps = 0  # that were taken with an open gate
@@ -125,10 +126,10 @@ class GeneratorTask(Task):
         self, generated: torch.Tensor, target: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, Metrics]:
         """The generator's whole loss, and its parts."""
-        l1 = (generated - target).abs().mean()
+        l1, weighted_l1 = losses.reconstruction_loss(generated, target, self.mouth_weight)
         others = self._other_losses(generated, batch)
         l1_weight = 1 - sum(weight for weight, _ in others.values())
-        total = sum((weight * loss for weight, loss in others.values()), l1_weight * l1)
+        total = sum((weight * loss for weight, loss in others.values()), l1_weight * weighted_l1)
         parts = {"l1": l1, **{name: loss for name, (_, loss) in others.items()}, "total": total}
         return total, {name: loss.detach() for name, loss in parts.items()}
 
