@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 # One thread in every process of the tests, alone and side by side. Torch splits a sum by the number
@@ -20,6 +21,16 @@ from skimage import data as pictures
 from wav2lip_npu import checkpoint
 from wav2lip_npu.media.audio import write_wav
 from wav2lip_npu.models import SyncNet, generator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what a test printed: names of files that are no UTF-8 would end pytest-xdist."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ MAX_UPLOAD_MB = 2**20  # a terabyte; more is a slip of the finger
 class UiConfig(DeviceOptions):
     """Lip-sync, reports of data sets and curves of trainings in the browser."""
 
+    command = "ui"
     checkpoints: tuple[Path, ...] = option(
         "folders whose generators are offered", (Path("checkpoints"),)
     )
