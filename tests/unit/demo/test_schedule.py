@@ -40,6 +40,7 @@ def test_steps_have_limits_on_fast_and_on_slow_machines() -> None:
     assert fast.needed_seconds(10.0) < 120 < 5 * 60 < slow.needed_seconds(10.0)
 
 
+@pytest.mark.usefixtures("thin")
 def test_steps_of_both_networks_are_timed() -> None:
     step = schedule.measure_step_seconds(Device.open("cpu", "fp32"))
     assert 0 < step.expert < 600
