@@ -12,16 +12,15 @@ from wav2lip_npu.models import Generator, SyncNet
 from wav2lip_npu.runtime.device import Device
 
 EXPERT_BATCH, GENERATOR_BATCH = 32, 10  # windows; of the generator one frame of each
-# Steps that the marks need, with something to spare (docs/results.md), and those after which more
-# show nothing new.
+# Steps after which the marks are reached or nearly so, and those after which more show nothing new.
 NEEDED_EXPERT_STEPS, NEEDED_GENERATOR_STEPS = 60, 230
 MAX_EXPERT_STEPS, MAX_GENERATOR_STEPS = 150, 1500
 MIN_STEPS = 10  # of each training, however slow a machine is
-EXPERT_SHARE = 0.2  # of the time for both trainings
+EXPERT_SHARE = 0.15  # of the time for both trainings
 # Seconds of what is no training step, as shares of the seconds in which the videos were made and
 # preprocessed: both depend on the machine alike. Measured on two cores.
-START_SHARE = 0.35  # of one training: its process, the data check and the validations
-ENDING_SHARE = 0.9  # infer, evaluate and the pictures
+START_SHARE = 0.6  # of one training: its process, the data check and the validations
+ENDING_SHARE = 1.7  # infer, evaluate and the pictures
 TIMED_STEPS = 2  # after one that is not timed
 
 
