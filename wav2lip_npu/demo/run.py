@@ -29,7 +29,7 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.preprocessing.report import REPORT
 from wav2lip_npu.runtime.device import Device
 from wav2lip_npu.runtime.files import atomic_write
-from wav2lip_npu.training.figures import CURVES
+from wav2lip_npu.training.figures import CURVES, sheet_paths
 
 NEW_SENTENCES = (
     "Hello! My mouth moves with a voice that was never recorded with this face.",
@@ -190,7 +190,8 @@ class Demo:
         write_gif(self.silent, self.out / RESULT, self.out / GIF)
         for folder in (self.expert, self.generator):
             _copy(folder / CURVES, self.out / f"curves_{folder.name}.png")
-        _copy(max(self.generator.glob("samples_step*.png")), self.out / "contact_sheet.png")
+        sheets = sheet_paths(self.generator)
+        _copy(sheets[max(sheets)], self.out / "contact_sheet.png")
 
     def _summarize(self, results: Results, schedule: Schedule) -> None:
         """Print what was reached, and what to type next."""
