@@ -18,7 +18,7 @@ from wav2lip_npu.constants import FPS
 from wav2lip_npu.mel import MEL_BANDS, ROWS_PER_SECOND
 
 BAND_GROUPS = 8  # of ten mel bands each
-VOWEL_GROUPS = slice(1, 4)  # where an open mouth is heard: about 200 to 900 Hz
+VOWEL_GROUPS = slice(1, 4)  # where an open mouth is heard: about 450 to 1650 Hz
 # What a mouth's loudness goes with, of the mouth's three numbers and their changes.
 FIRST_WEIGHTS = np.array([0.6, 0.0, 0.4, 0.0, 0.0, 0.0])
 CONTEXT_FRAMES = 5  # of the voice, before and after a frame
