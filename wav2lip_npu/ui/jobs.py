@@ -42,7 +42,7 @@ class Job:
     on_end: Callable[[Job, bool], None]  # keeps its result if it is done, and removes its folder
     state: State = State.WAITING
     result: Path | None = None  # the file to show
-    answer: dict[str, Any] = field(default_factory=dict)  # see ``look``
+    report: dict[str, Any] = field(default_factory=dict)  # see ``inspection``
     log: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     progress: ProgressLine | None = None  # the last line of progress
     process: subprocess.Popen[str] | None = None

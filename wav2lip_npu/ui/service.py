@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2lip_npu.config import UiConfig
+from wav2lip_npu.ui import inspection
 from wav2lip_npu.ui.folders import Roots
 from wav2lip_npu.ui.jobs import JobQueue
-from wav2lip_npu.ui.look import Answer, look
 from wav2lip_npu.ui.processes import Processes
 from wav2lip_npu.ui.visitors import Visitor, Visitors
 
@@ -41,10 +41,10 @@ class Service:
             visitors=Visitors(files_folder(private)),
         )
 
-    def look(self, kind: str, **request: object) -> Answer:
-        """See ``look.look``."""
+    def inspect(self, kind: str, **request: object) -> inspection.Report:
+        """See ``inspection.inspect``."""
         with tempfile.TemporaryDirectory(dir=self.private) as folder:
-            return look(self.processes, kind, Path(folder), request)
+            return inspection.inspect(self.processes, kind, Path(folder), request)
 
     def leave(self, key: str) -> None:
         """End the job of a visitor, and remove the files."""

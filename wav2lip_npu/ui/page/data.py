@@ -29,12 +29,12 @@ def add_data_tab(service: Service) -> None:
     def show(chosen: str | None, request: gr.Request) -> tuple[str, str]:
         try:
             folder = service.data.inside(chosen or "")
-            answer = service.look("data", path=str(folder))
+            report = service.inspect("data", path=str(folder))
         except UserError as error:
             return markup.note(str(error), bad=True), ""
         visitor = service.visitors.of(key_of(request))
-        images = [_copy(service.data.inside(one), visitor.folder) for one in answer["images"]]
-        return _summary(answer), "".join(
+        images = [_copy(service.data.inside(one), visitor.folder) for one in report["images"]]
+        return _summary(report), "".join(
             markup.image(one, "sound and lips" if "sync" in one.name else "contact sheet")
             for one in images
         )
@@ -62,24 +62,24 @@ def _copy(image: Path, folder: Path) -> Path:
     return Path(shutil.copyfile(image, folder / image.name))
 
 
-def _summary(answer: Mapping[str, Any]) -> str:
-    faces = 100 * answer["faces"] / max(answer["frames"], 1)
+def _summary(report: Mapping[str, Any]) -> str:
+    faces = 100 * report["faces"] / max(report["frames"], 1)
     rows = [
-        ("usable clips", f"{answer['usable']} of {answer['clips']}"),
-        ("frames", answer["frames"]),
-        ("with a face", f"{answer['faces']} ({faces:.2f} %)"),
-        ("sound", f"{answer['audio_seconds'] / 60:.1f} minutes"),
+        ("usable clips", f"{report['usable']} of {report['clips']}"),
+        ("frames", report["frames"]),
+        ("with a face", f"{report['faces']} ({faces:.2f} %)"),
+        ("sound", f"{report['audio_seconds'] / 60:.1f} minutes"),
         (
             "people in a clip",
-            ", ".join(f"{n}: {count} clips" for n, count in answer["people"].items()),
+            ", ".join(f"{n}: {count} clips" for n, count in report["people"].items()),
         ),
         (
             "sound and lips (sync)",
-            ", ".join(f"{n} {state}" for state, n in answer["sync"].items()) or "no report",
+            ", ".join(f"{n} {state}" for state, n in report["sync"].items()) or "no report",
         ),
     ]
-    rejected = [(one["source"], one["rejected"]) for one in answer["rejected"]]
-    warned = [(one["clip"], "; ".join(one["warnings"])) for one in answer["warned"]]
+    rejected = [(one["source"], one["rejected"]) for one in report["rejected"]]
+    warned = [(one["clip"], "; ".join(one["warnings"])) for one in report["warned"]]
     return (
         markup.table((), rows)
         + _named("rejected", ("video", "reason"), rejected)

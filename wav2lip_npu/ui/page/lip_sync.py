@@ -17,7 +17,7 @@ from wav2lip_npu.config import InferConfig
 from wav2lip_npu.config.inference import FACE_RULES, SPEAKING
 from wav2lip_npu.console.progress import format_line
 from wav2lip_npu.errors import UserError
-from wav2lip_npu.ui import look
+from wav2lip_npu.ui import inspection
 from wav2lip_npu.ui.command_line import from_here, option_words, shell_line
 from wav2lip_npu.ui.jobs import Job, State
 from wav2lip_npu.ui.page import markup
@@ -165,9 +165,9 @@ class LipSyncTab:
             return "", False
         try:
             path = self.service.visitors.take(visitor, kind, place)
-            answer = self.service.look(kind, path=str(path))
-            visitor.is_still = bool(answer.get("still", visitor.is_still))
-            return f"{path.name}: {answer['text']}", False
+            report = self.service.inspect(kind, path=str(path))
+            visitor.is_still = bool(report.get("still", visitor.is_still))
+            return f"{path.name}: {report['text']}", False
         except UserError as error:
             self.service.visitors.drop(visitor, kind)
             folder = Path(place).resolve().parent
@@ -192,9 +192,9 @@ class LipSyncTab:
             options = {**config.plain(), "face": str(_job_file(folder, "face", config))}
             job = Job(
                 visitor=key_of(request),
-                words=look.words("people", folder, {"options": options}),
+                words=inspection.words("people", folder, {"options": options}),
                 folder=folder,
-                on_end=lambda job, done: _keep(job, done, folder / look.PICTURE, visitor),
+                on_end=lambda job, done: _keep(job, done, folder / inspection.PICTURE, visitor),
             )
             self._submit(job)
         except UserError as error:
@@ -204,7 +204,7 @@ class LipSyncTab:
             yield {self.status: text, **self._busy(True)}
         update: Update = {self.status: self._end_of(job), **self._busy(False)}
         if job.state is State.DONE:
-            people = job.answer["people"]
+            people = job.report["people"]
             visitor.people_of = _numbering(config)
             names = [f"track:{person['number']}" for person in people]
             seen = (f"{p['number']} (from {p['seconds']:.2f} s)" for p in people)
@@ -351,6 +351,6 @@ def _keep(job: Job, done: bool, file: Path, visitor: Visitor) -> None:
         job.result = visitor.folder / f"{secrets.token_hex(4)}" / file.name
         job.result.parent.mkdir()
         file.rename(job.result)
-        if (job.folder / look.ANSWER).exists():
-            job.answer = look.read_answer(job.folder)
+        if (job.folder / inspection.REPORT).exists():
+            job.report = inspection.read_report(job.folder)
     shutil.rmtree(job.folder, ignore_errors=True)

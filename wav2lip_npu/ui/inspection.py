@@ -1,7 +1,7 @@
-"""Looks into files, as a process of its own: ``python -m wav2lip_npu.ui.look KIND FOLDER``.
+"""Inspects files, in a process: ``python -m wav2lip_npu.ui.inspection KIND FOLDER``.
 
 A file that crashes a decoder ends this process and not the server, which stays small: it never
-imports torch or FFmpeg. The folder has ``request.json`` and gets ``answer.json``.
+imports torch or FFmpeg. The folder has ``request.json`` and gets ``report.json``.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from wav2lip_npu.errors import UserError
 from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.ui.processes import ERROR_PREFIX, Processes
 
-Answer = dict[str, Any]
+Report = dict[str, Any]
 
-MODULE = "wav2lip_npu.ui.look"
-REQUEST, ANSWER = "request.json", "answer.json"
+MODULE = "wav2lip_npu.ui.inspection"
+REQUEST, REPORT = "request.json", "report.json"
 PICTURE = "people.png"
-LOOK_SECONDS = 60  # after which a file is given up; a header takes less than one
+INSPECTION_SECONDS = 60  # after which a file is given up; a header takes less than one
 
 
-def look(processes: Processes, kind: str, folder: Path, request: Answer) -> Answer:
-    """Look into something by a process, and wait for it.
+def inspect(processes: Processes, kind: str, folder: Path, request: Report) -> Report:
+    """Inspect something in a process, and wait for it.
 
     Args:
         processes: starts it.
         kind: one of ``KINDS``.
-        folder: a private one, for request and answer.
+        folder: a private one, for request and report.
         request: the arguments.
 
     Raises:
         UserError: what is wrong with it.
     """
-    processes.run(words(kind, folder, request), LOOK_SECONDS)
-    return read_answer(folder)
+    processes.run(words(kind, folder, request), INSPECTION_SECONDS)
+    return read_report(folder)
 
 
-def words(kind: str, folder: Path, request: Answer) -> list[str]:
-    """Write a request; the words after ``python -m`` that answer it."""
+def words(kind: str, folder: Path, request: Report) -> list[str]:
+    """Write a request; the words after ``python -m`` that serve it."""
     (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
     return [MODULE, kind, str(folder)]
 
 
-def read_answer(folder: Path) -> Answer:
-    """The answer to a request."""
-    answer: Answer = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
-    return answer
+def read_report(folder: Path) -> Report:
+    """What an inspection has found."""
+    report: Report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return report
 
 
-def _check_face(folder: Path, path: str) -> Answer:
+def _check_face(folder: Path, path: str) -> Report:
     """What a video or a still image is."""
     from wav2lip_npu.media.images import is_image, read_image
     from wav2lip_npu.media.video_reader import probe, read_frames
@@ -72,7 +72,7 @@ def _check_face(folder: Path, path: str) -> Answer:
     return {"still": False, "text": f"video, {width} × {height} pixels, {rate}{seconds}"}
 
 
-def _check_audio(folder: Path, path: str) -> Answer:
+def _check_audio(folder: Path, path: str) -> Report:
     """What a voice is."""
     from wav2lip_npu.media.audio import open_sound
 
@@ -84,37 +84,38 @@ def _check_audio(folder: Path, path: str) -> Answer:
     return {"text": "sound" if seconds is None else f"sound, {seconds:.1f} s"}
 
 
-def _find_people(folder: Path, options: Answer) -> Answer:
+def _find_people(folder: Path, options: Report) -> Report:
     """See ``faces.find_people``."""
     from wav2lip_npu.ui.faces import find_people
 
     return find_people(infer_config(options), folder / PICTURE)
 
 
-def infer_config(options: Answer) -> InferConfig:
+def infer_config(options: Report) -> InferConfig:
     """The options that ``InferConfig.plain`` has written."""
     paths = ("checkpoint_path", "face", "audio", "outfile")
-    values: Answer = {
+    values: Report = {
         key: tuple(one) if isinstance(one, list) else one for key, one in options.items()
     }
     values.update({key: Path(options[key]) for key in paths})
     return InferConfig(**values)
 
 
-def _describe_data(folder: Path, path: str) -> Answer:
+def _describe_data(folder: Path, path: str) -> Report:
     """What the reports of a preprocessed folder say."""
     from collections import Counter
     from dataclasses import asdict
 
-    from wav2lip_npu.preprocessing.report import REPORT, SHEET, read_reports
+    from wav2lip_npu.preprocessing import report as clips
     from wav2lip_npu.sync import report as sync
 
     root = Path(path)
-    reports = [one for of_video in read_reports(root / REPORT).values() for one in of_video]
+    videos = clips.read_reports(root / clips.REPORT).values()
+    reports = [one for of_video in videos for one in of_video]
     usable = [one for one in reports if one.rejected is None]
     syncs = [one for one in (root, *sorted(root.glob("*/"))) if (one / sync.REPORT).is_file()]
     states = Counter(entry.state for one in syncs for entry in sync.read_report(one / sync.REPORT))
-    images = [root / SHEET, *(one / sync.HISTOGRAM for one in syncs)]
+    images = [root / clips.SHEET, *(one / sync.HISTOGRAM for one in syncs)]
     return {
         "clips": len(reports),
         "usable": len(usable),
@@ -129,7 +130,7 @@ def _describe_data(folder: Path, path: str) -> Answer:
     }
 
 
-KINDS: dict[str, Callable[..., Answer]] = {
+KINDS: dict[str, Callable[..., Report]] = {
     "face": _check_face,
     "audio": _check_audio,
     "people": _find_people,
@@ -138,12 +139,12 @@ KINDS: dict[str, Callable[..., Answer]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer a request; the exit code is returned."""
+    """Serve a request; the exit code is returned."""
     kind, folder = arguments[0], Path(arguments[1])
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     try:
-        answer = KINDS[kind](folder, **request)
-        (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")
+        report = KINDS[kind](folder, **request)
+        (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
     except UserError as error:
         print(f"{ERROR_PREFIX}{error}", file=sys.stderr)
         return 2
