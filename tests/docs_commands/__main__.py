@@ -15,8 +15,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fuzz import zygote
 from fuzz.zygote import Limits
+from helpers import thin_networks
 
 from docs_commands.blocks import Line, collect, named_files, pages
 from docs_commands.handling import BY_HAND, PARSED, RULES, RUN, SHELL, rule_for
@@ -83,6 +85,7 @@ def _summarize(lines: list[Line]) -> None:
 def _handle(lines: list[Line]) -> list[str]:
     """Run or parse the commands, each one once, a page after the other; what failed."""
     zygote.prepare()
+    thin_networks(pytest.MonkeyPatch())  # commands inherit them
     failures: list[str] = []
     known: set[tuple[str, ...]] = set()  # commands that were handled: pages repeat them
     with zygote.temporary_folder("docs-commands-") as folder:
