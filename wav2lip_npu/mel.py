@@ -5,6 +5,7 @@ A mel row is one time step of the spectrogram: 80 bands for 12.5 ms. The origina
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TypeVar
@@ -57,9 +58,19 @@ def generator_mel_starts(frame: int | np.ndarray) -> np.ndarray:
     return syncnet_mel_start(frames)
 
 
-def inference_mel_start(frame: int, fps: float) -> int:
-    """First of the 16 mel rows that an output frame hears."""
-    return int(frame * (ROWS_PER_SECOND / fps))  # other orders of rounding are off by a row
+def inference_mel_start(frame: int, fps: float, *, as_trained: bool = False) -> int:
+    """First of the 16 mel rows that an output frame hears.
+
+    Args:
+        frame: its number, from 0 on.
+        fps: frames per second.
+        as_trained: begin 1/25 s before the frame, as ``generator_mel_starts`` does, which for the
+            first frames is row 0; not with the frame, as the original does.
+    """
+    if not as_trained:
+        return int(frame * (ROWS_PER_SECOND / fps))  # other orders of rounding are off by a row
+    seconds = frame / fps - 1 / FPS
+    return max(0, math.floor(seconds * ROWS_PER_SECOND + 1e-6))  # 3.2 - 3.2 may be below 0
 
 
 def last_valid_start(mel_rows: int) -> int:
@@ -83,7 +94,9 @@ def valid_starts(starts: np.ndarray, mel_rows: int, *, per_frame: bool) -> np.nd
     return starts[last_rows + WINDOW_ROWS <= mel_rows]
 
 
-def iter_mel_chunks(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.ndarray]:
+def iter_mel_chunks(
+    blocks: Iterable[np.ndarray], fps: float, *, as_trained: bool = False
+) -> Iterator[np.ndarray]:
     """The 16 mel rows that each output frame hears, as soon as the sound for them is there.
 
     Frame n hears the rows from ``inference_mel_start(n)`` on. Where these no longer fit, it hears
@@ -93,6 +106,7 @@ def iter_mel_chunks(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.nda
     Args:
         blocks: (n,) mono samples at 16 kHz each.
         fps: frames per second.
+        as_trained: see ``inference_mel_start``.
 
     Yields:
         float32 (80, 16).
@@ -111,7 +125,8 @@ def iter_mel_chunks(blocks: Iterable[np.ndarray], fps: float) -> Iterator[np.nda
 
     for piece in stream_mel(counted()):
         mel = np.concatenate([mel, piece], axis=1)
-        while (row := inference_mel_start(count, fps)) + WINDOW_ROWS <= first + mel.shape[1]:
+        end = first + mel.shape[1]
+        while (row := inference_mel_start(count, fps, as_trained=as_trained)) + WINDOW_ROWS <= end:
             yield mel[:, row - first : row - first + WINDOW_ROWS]
             count += 1
         past = min(row - first, mel.shape[1] - WINDOW_ROWS)

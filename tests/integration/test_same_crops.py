@@ -22,7 +22,7 @@ from wav2lip_npu.inference.source import FaceSource
 from wav2lip_npu.media import audio
 from wav2lip_npu.media.audio import open_sound
 from wav2lip_npu.media.video_reader import Frame
-from wav2lip_npu.mel import WINDOW_ROWS, iter_mel_chunks, syncnet_mel_start
+from wav2lip_npu.mel import WINDOW_ROWS, generator_mel_starts, iter_mel_chunks
 from wav2lip_npu.preprocessing.clip import process_video
 from wav2lip_npu.preprocessing.report import ClipReport
 from wav2lip_npu.runtime.device import Device
@@ -112,11 +112,12 @@ def test_mel_chunks(video: Path, tmp_path: Path) -> None:
         assert wav.getnframes() == 32_000 - 5 * 640  # from the first frame of the video on
     mel = load_mel(clip)
     with open_sound(video) as sound:
-        chunks = list(iter_mel_chunks(sound.mono_blocks(), 25.0))
-    whole = [n for n in range(len(chunks)) if syncnet_mel_start(n) + WINDOW_ROWS <= mel.shape[1]]
-    assert len(whole) > 35
-    for number in whole:
-        start = syncnet_mel_start(number)
+        chunks = list(iter_mel_chunks(sound.mono_blocks(), 25.0, as_trained=True))
+    frames = np.arange(1, len(chunks))
+    starts = generator_mel_starts(frames)[:, 0]
+    whole = starts + WINDOW_ROWS <= mel.shape[1]
+    assert whole.sum() > 35
+    for number, start in zip(frames[whole], starts[whole], strict=True):
         np.testing.assert_array_equal(chunks[number], mel[:, start : start + WINDOW_ROWS])
 
 

@@ -1,11 +1,20 @@
 """Mel spectrograms and the arithmetic of windows against the original's."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from formula import golden_arrays, golden_json
 from helpers import rows_heard
 
-from wav2lip_npu.mel import generator_mel_starts, iter_mel_chunks, melspectrogram, syncnet_mel_start
+from wav2lip_npu.mel import (
+    generator_mel_starts,
+    inference_mel_start,
+    iter_mel_chunks,
+    melspectrogram,
+    syncnet_mel_start,
+)
 
 SECOND = np.arange(16_000) / 16_000
 SIGNALS = {
@@ -47,6 +56,20 @@ def test_generator_rows() -> None:
         assert generator_mel_starts(int(frame)).tolist() == rows
     with pytest.raises(ValueError, match="frame 1"):
         generator_mel_starts(0)
+
+
+def test_a_frame_hears_in_inference_what_it_heard_in_training() -> None:
+    hours = np.arange(1, 3 * 3600 * 25)
+    heard = [inference_mel_start(int(frame), 25.0, as_trained=True) for frame in hours]
+    np.testing.assert_array_equal(heard, generator_mel_starts(hours)[:, 0])
+    assert inference_mel_start(0, 25.0, as_trained=True) == 0
+
+
+@pytest.mark.parametrize("fps", [Fraction(24), Fraction(30), Fraction(30000, 1001), Fraction(60)])
+def test_at_any_rate_it_hears_from_40_ms_before_its_time(fps: Fraction) -> None:
+    for frame in range(100_000):
+        row = max(0, math.floor(80 * (frame / fps - Fraction(1, 25))))
+        assert inference_mel_start(frame, float(fps), as_trained=True) == row
 
 
 @pytest.mark.parametrize("case", WINDOWS["inference_chunks"])

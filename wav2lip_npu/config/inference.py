@@ -24,6 +24,7 @@ SPEAKING = "speaking"  # a rule of infer alone, as it needs the sound of the vid
 SMOOTHINGS = ("centred", "original", "none")
 BLENDS = ("paste", "feather", "poisson", "mouth")
 SILENCES = ("network", "source", "still")
+AUDIO_WINDOWS = ("training", "original")
 LOOPS = ("repeat", "pingpong", "hold", "cut")
 BACKENDS = ("torch", "onnx")
 PRESETS = (
@@ -114,6 +115,13 @@ class LipSyncConfig(DetectorOptions, NetworkOptions, CropOptions):
         "(default: network, with --voices still)",
         None,
         choices=SILENCES,
+    )
+    audio_window: str = option(
+        "when the 0.2 s of sound that a frame hears begin: training: 40 ms before the frame, as "
+        "in the training; original: with the frame, as in the original, whose mouths come 40 ms "
+        "early",
+        "training",
+        choices=AUDIO_WINDOWS,
     )
     keep_in_front: bool = option(
         "keep what comes before the lower face (a microphone, a glass, a hand), as far as it looks "

@@ -23,7 +23,6 @@ from wav2lip_npu.demo.schedule import (
     Schedule,
     measure_step_seconds,
 )
-from wav2lip_npu.demo.speech import speak
 from wav2lip_npu.demo.summary import Results, read_results
 from wav2lip_npu.errors import UserError
 from wav2lip_npu.preprocessing.report import REPORT
@@ -35,13 +34,12 @@ NEW_SENTENCES = (
     "Hello! My mouth moves with a voice that was never recorded with this face.",
     "Map, bap, mob. Have a happy afternoon, far away from home.",
 )
-VOICE = "en-us"
 MARKER = ".wav2lip-npu-demo"  # only a folder with this file is replaced
 RESULT, GIF = "lip_synced.mp4", "demo.gif"
 IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
 WARMUP_STEPS = 10
-MOUTH_WEIGHT = 8  # by L1 alone hundreds of steps more go by before the voice moves the mouth
-GENERATOR_VALIDATIONS = 3
+MOUTH_WEIGHT = 6  # by L1 alone hundreds of steps more go by before the voice moves the mouth
+GENERATOR_VALIDATIONS = 2
 EXPERT_WINDOWS, GENERATOR_WINDOWS = 25, 5  # of each clip that is held out, in a validation
 # Faces are cut for evaluate and infer as preprocess cut them for the training.
 PADS = ("0", "0", "0", "0")
@@ -102,7 +100,7 @@ class Demo:
         _print_title(f"A talking-head set of {config.clips} clips in {self.videos.parent}")
         dataset.make_videos(self.videos, config.clips, seed=config.seed)
         dataset.make_filelists(self.lists, config.clips)
-        speech = speak(" ".join(NEW_SENTENCES), voice=VOICE)
+        speech = dataset.say(" ".join(NEW_SENTENCES))
         dataset.write_speech(self.speech, speech)
         dataset.make_silent_video(self.silent, seconds=speech.duration, seed=config.seed)
         _run(

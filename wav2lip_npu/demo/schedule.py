@@ -11,7 +11,7 @@ import torch
 from wav2lip_npu.models import Generator, SyncNet
 from wav2lip_npu.runtime.device import Device
 
-EXPERT_BATCH, GENERATOR_BATCH = 32, 10  # windows; of the generator one frame of each
+EXPERT_BATCH, GENERATOR_BATCH = 32, 8  # windows; of the generator one frame of each
 # Steps after which the marks are reached or nearly so, and those after which more show nothing new.
 NEEDED_EXPERT_STEPS, NEEDED_GENERATOR_STEPS = 60, 230
 MAX_EXPERT_STEPS, MAX_GENERATOR_STEPS = 150, 1500

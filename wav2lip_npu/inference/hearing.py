@@ -26,7 +26,11 @@ Heard = tuple[np.ndarray, float]  # a mel chunk, and the weight of the mouth gen
 
 
 def hear(
-    sounds: Sequence[tuple[object, Iterable[np.ndarray]]], fps: float, silence: str
+    sounds: Sequence[tuple[object, Iterable[np.ndarray]]],
+    fps: float,
+    silence: str,
+    *,
+    as_trained: bool,
 ) -> Iterator[tuple[Heard, ...]]:
     """What each frame hears of each sound, and how far that mouth follows it, until all have ended.
 
@@ -34,11 +38,12 @@ def hear(
         sounds: of each its name, for errors, and blocks of mono samples at 16 kHz.
         fps: frames per second.
         silence: one of ``config.SILENCES``.
+        as_trained: see ``mel.inference_mel_start``.
 
     Raises:
         UserError: there is less than 0.2 s of a sound.
     """
-    hearings = [_Hearing(name, blocks, fps, silence) for name, blocks in sounds]
+    hearings = [_Hearing(name, blocks, fps, silence, as_trained) for name, blocks in sounds]
     while True:
         heard = tuple(hearing.next() for hearing in hearings)
         if all(hearing.ended for hearing in hearings):
@@ -50,12 +55,17 @@ class _Hearing:
     """One sound, frame by frame, and silence after its end."""
 
     def __init__(
-        self, name: object, blocks: Iterable[np.ndarray], fps: float, silence: str
+        self,
+        name: object,
+        blocks: Iterable[np.ndarray],
+        fps: float,
+        silence: str,
+        as_trained: bool,
     ) -> None:
         self._name = name
         self._weights = None if silence == "network" else SpeechWeights(fps)
         listened = blocks if self._weights is None else self._weights.listen(blocks)
-        self._chunks = iter_mel_chunks(listened, fps)
+        self._chunks = iter_mel_chunks(listened, fps, as_trained=as_trained)
         self.ended = False
 
     def next(self) -> Heard:

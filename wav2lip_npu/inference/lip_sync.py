@@ -190,7 +190,9 @@ class LipSync:
         if config.needs_points(voices) and config.box[0] == -1:
             located = find_points(located, FaceLandmarks())
         silence = config.silence_of(voices)
-        pairs = _pairs(located, hear(sounds, float(fps), silence))
+        pairs = _pairs(
+            located, hear(sounds, float(fps), silence, as_trained=config.audio_window == "training")
+        )
         # A batch is generated while the one before it is blended.
         batches = prefetch(self._generated(pairs, voices), 1)
         blenders = [

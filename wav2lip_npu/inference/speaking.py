@@ -66,7 +66,7 @@ def listen(sound: SoundFile) -> Voice:
     """
     blocks = sound.mono_blocks(shared=False)
     level, spoken = [], []
-    for ((chunk, weight),) in hear([(sound.path, blocks)], FPS, "source"):
+    for ((chunk, weight),) in hear([(sound.path, blocks)], FPS, "source", as_trained=False):
         level.append(float(voice_features(chunk)[0, VOWEL_GROUPS].mean()))
         spoken.append(weight > 0)
     return Voice(level=np.array(level), spoken=np.array(spoken))

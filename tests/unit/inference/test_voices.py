@@ -67,16 +67,16 @@ def test_lists_that_cannot_be_used(tmp_path: Path, text: str, reason: str) -> No
 
 def test_the_longest_sound_sets_the_length() -> None:
     sounds = [("a", [tone(0.5)]), ("b", [tone(1.0)])]
-    heard = list(hear(sounds, 25.0, "network"))
+    heard = list(hear(sounds, 25.0, "network", as_trained=False))
     assert len(heard) == 25
     first, second = zip(*heard, strict=True)
     levels = np.array([chunk.mean() for chunk, _ in first])
     assert (levels[:12] > -3.9).all() and (levels[13:] == -4).all()
     assert all(weight == 1 for _, weight in (*first, *second))
     with pytest.raises(UserError, match=r"^b: 0\.10 s of sound"):
-        list(hear([("a", [tone(1.0)]), ("b", [tone(0.1)])], 25.0, "network"))
+        list(hear([("a", [tone(1.0)]), ("b", [tone(0.1)])], 25.0, "network", as_trained=False))
     # A voice that has ended fades like one that pauses.
-    weights = [one[0][1] for one in hear(sounds, 25.0, "source")]
+    weights = [one[0][1] for one in hear(sounds, 25.0, "source", as_trained=False)]
     assert len(weights) == 25 and weights[-1] == 0
 
 
