@@ -36,7 +36,6 @@ NEW_SENTENCES = (
 )
 MARKER = ".wav2lip-npu-demo"  # only a folder with this file is replaced
 RESULT, GIF = "lip_synced.mp4", "demo.gif"
-IMAGES = ("contact_sheet.png", "curves_expert.png", "curves_generator.png")
 WARMUP_STEPS = 10
 MOUTH_WEIGHT = 6  # by L1 alone hundreds of steps more go by before the voice moves the mouth
 GENERATOR_VALIDATIONS = 2
@@ -86,8 +85,8 @@ class Demo:
         self._train_generator(schedule)
         results = self._evaluate()
         self._lip_sync()
-        self._collect_images()
-        self._summarize(results, schedule)
+        images = self._collect_images()
+        self._summarize(results, schedule, images)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
@@ -184,14 +183,20 @@ class Demo:
             device=self.config.device,
         )
 
-    def _collect_images(self) -> None:
+    def _collect_images(self) -> list[Path]:
+        """Write the GIF, and copy the images of the trainings to where they are found at once."""
         write_gif(self.silent, self.out / RESULT, self.out / GIF)
-        for folder in (self.expert, self.generator):
-            _copy(folder / CURVES, self.out / f"curves_{folder.name}.png")
         sheets = sheet_paths(self.generator)
-        _copy(sheets[max(sheets)], self.out / "contact_sheet.png")
+        sources = {
+            "contact_sheet.png": sheets[max(sheets)],
+            "curves_expert.png": self.expert / CURVES,
+            "curves_generator.png": self.generator / CURVES,
+        }
+        for name, source in sources.items():
+            _copy(source, self.out / name)
+        return [self.out / name for name in sources]
 
-    def _summarize(self, results: Results, schedule: Schedule) -> None:
+    def _summarize(self, results: Results, schedule: Schedule, images: list[Path]) -> None:
         """Print what was reached, and what to type next."""
         lines = (self.preprocessed / REPORT).read_text(encoding="utf-8").splitlines()
         reports = [json.loads(line) for line in lines]
@@ -200,7 +205,7 @@ class Demo:
         print(f"data       {len(reports)} clips, {frames} frames, {faces} with a face")
         print("\n".join(results.lines()))
         print(f"video      {self.out / RESULT}; beside what it was made of: {self.out / GIF}")
-        print(f"images     {', '.join(str(self.out / name) for name in IMAGES)}")
+        print(f"images     {', '.join(map(str, images))}")
         if not results.is_convincing:
             minutes = math.ceil(2 * schedule.total_seconds / 60)
             print(

@@ -13,14 +13,15 @@ from wav2lip_npu.runtime.device import Device
 
 EXPERT_BATCH, GENERATOR_BATCH = 32, 8  # windows; of the generator one frame of each
 # Steps after which the marks are reached or nearly so, and those after which more show nothing new.
-NEEDED_EXPERT_STEPS, NEEDED_GENERATOR_STEPS = 60, 230
+NEEDED_EXPERT_STEPS, NEEDED_GENERATOR_STEPS = 45, 250
 MAX_EXPERT_STEPS, MAX_GENERATOR_STEPS = 150, 1500
 MIN_STEPS = 10  # of each training, however slow a machine is
-EXPERT_SHARE = 0.15  # of the time for both trainings
+EXPERT_SHARE = 0.17  # of the time for both trainings
 # Seconds of what is no training step, as shares of the seconds in which the videos were made and
 # preprocessed: both depend on the machine alike. Measured on two cores.
 START_SHARE = 0.6  # of one training: its process, the data check and the validations
-ENDING_SHARE = 1.7  # infer, evaluate and the pictures
+ENDING_SHARE = 2.0  # infer, evaluate and the pictures
+RESERVE = 0.06  # of the time for steps: machines that others use too become slower for a while
 TIMED_STEPS = 2  # after one that is not timed
 
 
@@ -94,19 +95,23 @@ class Schedule:
 
     def expert_steps(self, elapsed: float) -> int:
         """Steps of the expert, planned when so many seconds of the demo have passed."""
-        seconds = self.total_seconds - elapsed - self._others(trainings=2)
+        seconds = self._for_steps(elapsed, trainings=2)
         return _within(EXPERT_SHARE * seconds / self.step.expert, MAX_EXPERT_STEPS)
 
     def generator_steps(self, elapsed: float) -> int:
         """Steps of the generator, planned likewise when the expert is trained."""
-        seconds = self.total_seconds - elapsed - self._others(trainings=1)
+        seconds = self._for_steps(elapsed, trainings=1)
         return _within(seconds / self.step.generator, MAX_GENERATOR_STEPS)
 
     def needed_seconds(self, elapsed: float) -> float:
         """Seconds that the demo would take with the steps that its marks need."""
         expert = NEEDED_EXPERT_STEPS * self.step.expert
         generator = NEEDED_GENERATOR_STEPS * self.step.generator
-        return elapsed + self._others(trainings=2) + expert + generator
+        return elapsed + self._others(trainings=2) + (expert + generator) / (1 - RESERVE)
+
+    def _for_steps(self, elapsed: float, *, trainings: int) -> float:
+        """Seconds that are left for the steps of so many trainings."""
+        return (1 - RESERVE) * (self.total_seconds - elapsed - self._others(trainings=trainings))
 
     def _others(self, *, trainings: int) -> float:
         return (trainings * START_SHARE + ENDING_SHARE) * self.data_seconds

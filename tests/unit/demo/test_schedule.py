@@ -29,7 +29,7 @@ def test_the_plan_fills_the_minutes(minutes: float) -> None:
     elapsed += started + step * plan.expert_steps(elapsed)
     elapsed += started + step * plan.generator_steps(elapsed)
     elapsed += schedule.ENDING_SHARE * 28
-    assert 60 * minutes - 2 * step <= elapsed <= 60 * minutes
+    assert 60 * minutes * (1 - schedule.RESERVE) - 2 * step <= elapsed <= 60 * minutes
 
 
 def test_steps_have_limits_on_fast_and_on_slow_machines() -> None:
