@@ -23,6 +23,7 @@ RULES = (
     # Needs what is not here, or minutes.
     Rule(BY_HAND, r"(\.venv/bin/)?(python3? -m )?pip install", "takes minutes and the network"),
     Rule(BY_HAND, r"python3(\.\d+)? -m venv|\. .*/activate", "an environment for pip install"),
+    Rule(BY_HAND, r"wav2lip-npu demo", "takes five minutes; test_demo.py runs a short one"),
     Rule(BY_HAND, r"make (demo|test|lint|docs|fuzz|faults)", "takes minutes"),
     Rule(BY_HAND, r"make (aarch64|audit|licences)", "asks the package index"),
     Rule(BY_HAND, r"\.venv/bin/", "takes minutes; make test runs the checks"),
