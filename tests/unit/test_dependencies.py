@@ -68,3 +68,19 @@ def test_every_dependency_has_a_tested_version(project: dict) -> None:
     old = [line for line in lines if 'python_version >= "3.11"' not in line]
     assert names(new) == names(old) == names(project["dependencies"])
     assert all("==" in line for line in new if line)
+
+
+def test_the_pages_install_the_torch_that_requirements_keep() -> None:
+    """Another version would be replaced by PyPI's, which brings gigabytes of CUDA."""
+    pinned = re.search(r"^torch==(\S+);", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    commands = [
+        line
+        for page in pages
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if "pip install torch" in line and "whl/cpu" in line
+    ]
+    assert len(commands) == 5
+    for line in commands:
+        assert f"pip install torch=={pinned[1]} --index-url" in line
