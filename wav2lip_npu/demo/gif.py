@@ -21,6 +21,7 @@ FACE_SIDE = 160  # px, of each of both pictures
 VOICE_HEIGHT = 32  # px, of the strip below them
 EVERY = 2  # frames of the video for one of the GIF, which keeps it small
 FRAMES_PER_SECOND = Fraction(FPS, EVERY)
+COLOURS = 96  # of the palette: with 256, which look alike, the file is half as large again
 COLOUR, HEARD_COLOUR, GROUND = (120, 120, 120), (40, 120, 230), 245  # BGR; grey
 
 
@@ -76,7 +77,7 @@ def _encode(images: Iterator[np.ndarray], path: Path) -> None:
 
 
 def _with_palette(frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The frames in the 256 colours that suit all of them, by FFmpeg's filters for that."""
+    """The frames in the colours that suit all of them, by FFmpeg's filters for that."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frames[0].width,
@@ -84,7 +85,7 @@ def _with_palette(frames: Sequence[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         format=frames[0].format,
         time_base=1 / FRAMES_PER_SECOND,
     )
-    both, palette = graph.add("split"), graph.add("palettegen")
+    both, palette = graph.add("split"), graph.add("palettegen", f"max_colors={COLOURS}")
     use = graph.add("paletteuse", "dither=none")
     sink = graph.add("buffersink")
     source.link_to(both)
