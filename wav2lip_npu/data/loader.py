@@ -14,6 +14,7 @@ from wav2lip_npu.data.batches import Batch
 from wav2lip_npu.data.dataset import WindowDataset
 from wav2lip_npu.data.sampler import StridedSampler
 from wav2lip_npu.errors import UserError
+from wav2lip_npu.runtime.failures import reason
 from wav2lip_npu.runtime.workers import end_with_parent
 
 # What a loader raises. The last two: a process was killed whose batch was waiting to be fetched.
@@ -38,6 +39,9 @@ def open_loader(
         batch_size: samples per batch.
         workers: processes that load; 0 loads in this one.
         pin_options: see ``Device.pin_options``; none if batches come from the device's memory.
+
+    Raises:
+        UserError: no loading process can be started.
     """
     return DataLoader(
         dataset,
@@ -73,6 +77,13 @@ def _worker_context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([WindowDataset.__module__])  # imports torch once, not in each
+    try:
+        context.Lock()  # as each queue of a loader has
+    except OSError as error:
+        raise UserError(
+            f"shared memory cannot be used ({reason(error)}), which processes that load batches "
+            "need: make /dev/shm writable, or train with --num_workers 0"
+        ) from error
     return context
 
 
@@ -89,5 +100,5 @@ def loading_error(failure: Exception | None) -> UserError:
         message = str(failure).strip().splitlines()[-1]
         return UserError(message.rpartition("UserError: ")[2])
     is_killed = isinstance(failure, (ConnectionError, EOFError))
-    reason = "a loader process exited unexpectedly" if is_killed else failure
-    return UserError(f"loading failed ({reason}); with less memory: --num_workers 0")
+    cause = "a loader process exited unexpectedly" if is_killed else failure
+    return UserError(f"loading failed ({cause}); with less memory: --num_workers 0")

@@ -6,6 +6,7 @@ Each check returns one line of the table or several; those of devices are in ``d
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -90,6 +91,10 @@ def check_shared_memory(machine: Machine) -> list[Finding]:
     """The size of /dev/shm, where loading processes put their batches."""
     if not machine.has("/dev/shm"):  # not Linux
         return []
+    if not os.access(machine.path("/dev/shm"), os.W_OK):
+        detail = "cannot be written: processes that load batches cannot be started"
+        remedy = "chmod 1777 /dev/shm as root, or train with --num_workers 0"
+        return [Finding.warning("/dev/shm", detail, remedy)]
     size = machine.disk_usage(machine.path("/dev/shm")).total
     detail = f"{_size(size)} (the guide's container has 32 GB)"
     if size < MIN_SHARED_MEMORY_BYTES:

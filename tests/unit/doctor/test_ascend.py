@@ -220,6 +220,16 @@ def test_container_started_without_the_guides_parameters(container: Simulated) -
     assert "--shm-size 32g" in found["/dev/shm"].remedy
 
 
+def test_shared_memory_that_may_not_be_written(
+    container: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, access = container.root / "dev/shm", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != shared and access(path, mode))
+    found = container.examine("npu")["/dev/shm"]
+    assert found.status == "warning" and found.detail.startswith("cannot be written")
+    assert "--num_workers 0" in found.remedy
+
+
 def test_device_files_that_may_not_be_used(
     container: Simulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
