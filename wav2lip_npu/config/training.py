@@ -188,8 +188,9 @@ class GeneratorConfig(TrainConfig):
         None,
     )
     mouth_weight: float = option(
-        "how often L1 counts each pixel of the mouth's region, 1 to 100; 1 is the original's, by "
-        "which a mouth, a small part of the face, is learned last",
+        "how often L1 counts each pixel of the mouth's region, 1 to 100; above 1 the square of "
+        "its error counts too. 1 is the original's, by which a mouth, a small part of the face, is "
+        "learned last",
         1.0,
     )
     closed_gate_frames: int = option(
