@@ -21,7 +21,7 @@ EXPERT_SHARE = 0.17  # of the time for both trainings
 # preprocessed: both depend on the machine alike. Measured on two cores.
 START_SHARE = 0.6  # of one training: its process, the data check and the validations
 ENDING_SHARE = 2.0  # infer, evaluate and the pictures
-RESERVE = 0.06  # of the time for steps: machines that others use too become slower for a while
+RESERVE = 0.10  # of the time for steps: machines that others use too become slower for a while
 TIMED_STEPS = 4  # after one that is not timed
 
 
