@@ -36,6 +36,11 @@ class TrainConfig(NetworkOptions):
     batch_size: int = option("samples per batch and process", 16)
     accumulate: int = option("batches per optimizer step; their gradients are averaged", 1)
     learning_rate: float = option("learning rate of Adam", 1e-4)
+    adam_beta2: float = option(
+        "how much of its average of squared gradients Adam keeps in each step: the original's "
+        "0.999 looks back a thousand steps, too far for a training of hundreds; 0.95 looks back 20",
+        0.999,
+    )
     warmup_steps: int = option("steps in which the learning rate rises to --learning_rate", 0)
     schedule: str = option(
         "learning rate after the warm-up; cosine falls to 0 at --max_steps",
@@ -103,6 +108,8 @@ class TrainConfig(NetworkOptions):
         self.require_at_least(1, "max_steps", "eval_windows", "accumulate", *intervals)
         self.require_at_least(0, "num_workers", "seed", "cache_gb", "warmup_steps", "keep_last")
         self.require_above_0("learning_rate", "max_hours", "clip_grad_norm")
+        if not 0 <= self.adam_beta2 < 1:
+            raise UserError(f"--adam_beta2 {self.adam_beta2}: must be from 0 to below 1")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"--ema {self.ema}: must be between 0 and 1, as in 0.999")
         if not 0 <= self.augment_colour <= 0.5:

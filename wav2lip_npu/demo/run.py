@@ -63,6 +63,7 @@ class Demo:
     def __init__(self, config: DemoConfig) -> None:
         self.config = config
         self.started = time.monotonic()
+        self.device = Device.open(config.device, "auto")
         self.out = config.outdir
         self.videos, self.preprocessed = self.out / "videos" / "main", self.out / "preprocessed"
         self.lists, self.evaluation = self.out / "filelists", self.out / "evaluation"
@@ -72,6 +73,7 @@ class Demo:
             "data_root": self.preprocessed / "main",
             "filelists": self.lists,
             "schedule": "cosine",
+            "adam_beta2": 0.95,  # gradients become smaller within these few steps
             "log_interval": 20,
             "seed": config.seed,
             "device": config.device,
@@ -94,7 +96,7 @@ class Demo:
     def _make_data(self) -> Schedule:
         """Make and preprocess the videos, and measure this machine."""
         config = self.config
-        step = measure_step_seconds(Device.open(config.device, "auto"))
+        step = measure_step_seconds(self.device)
         began = self._elapsed()
         _print_title(f"A talking-head set of {config.clips} clips in {self.videos.parent}")
         dataset.make_videos(self.videos, config.clips, seed=config.seed)
@@ -140,7 +142,9 @@ class Demo:
         )
 
     def _train_generator(self, schedule: Schedule) -> None:
-        steps = self.config.generator_steps or schedule.generator_steps(self._elapsed())
+        steps = self.config.generator_steps
+        if steps is None:
+            steps = schedule.measured_again(self.device).generator_steps(self._elapsed())
         _run(
             "train",
             checkpoint_dir=self.generator,

@@ -161,7 +161,7 @@ def _mouth_interior(
 
 # --- Rendering ---
 
-_APERTURE = 0.62  # gap between the lips at openness 1, in half widths of the mouth
+_APERTURE = 0.55  # gap between the lips at openness 1, in half widths of the mouth
 _UPPER_LIP_SHARE = 0.2  # of the gap: the upper lip rises, the lower lip falls by the rest
 # Of the fall of the lower lip: the chin falls by this. With more, face detectors give taller boxes
 # when the mouth opens, and all of the face seems to move.

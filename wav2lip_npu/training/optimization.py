@@ -119,7 +119,7 @@ class TrainableNetwork:
         self,
         network: nn.Module,
         config: TrainConfig,
-        betas: tuple[float, float],
+        beta1: float,
         device: Device,
         world: World,
         *,
@@ -130,7 +130,7 @@ class TrainableNetwork:
         Args:
             network: is moved to the device.
             config: learning rate and the other options.
-            betas: of Adam.
+            beta1: of Adam, the decay of averaged gradients.
             device: where it is trained.
             world: the processes that average its gradients.
             ema: keep a moving average of its weights, if the options ask for one.
@@ -140,7 +140,10 @@ class TrainableNetwork:
         if config.compile:
             self.ddp = torch.compile(self.ddp)  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, betas=betas, **device.adam_options
+            network.parameters(),
+            lr=config.learning_rate,
+            betas=(beta1, config.adam_beta2),
+            **device.adam_options,
         )
         self.scaler = LossScaler(device)
         self.spike_filter = GradientSpikeFilter(device)

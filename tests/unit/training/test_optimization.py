@@ -42,8 +42,8 @@ def trainable(device: Device = CPU, **changes: object) -> TrainableNetwork:
     """Of a network of one convolution and a batch normalisation."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
-    options, betas = config(**changes), (0.9, 0.999)
-    return TrainableNetwork(network, options, betas, device, SINGLE_PROCESS, ema=True)
+    options = config(**changes)
+    return TrainableNetwork(network, options, 0.9, device, SINGLE_PROCESS, ema=True)
 
 
 def step(trained: TrainableNetwork, x: torch.Tensor, rate: float = 0.01) -> torch.Tensor:
@@ -247,6 +247,12 @@ def test_the_average_forgets_the_beginning_faster() -> None:
     for name, value in trained.ema.network.state_dict().items():
         if name != "1.num_batches_tracked":
             torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_adam_looks_back_as_far_as_asked() -> None:
+    trained = trainable(adam_beta2=0.5)
+    assert trained.optimizer.param_groups[0]["betas"] == (0.9, 0.5)
+    assert trainable().optimizer.param_groups[0]["betas"] == (0.9, 0.999)
 
 
 def test_learning_rates() -> None:

@@ -39,10 +39,10 @@ class Task(ABC):
         self.world = world
         self.trained: dict[str, TrainableNetwork] = {}  # by the prefix of the checkpoint's name
 
-    def add(self, prefix: str, network: nn.Module, betas: tuple[float, float]) -> nn.Module:
+    def add(self, prefix: str, network: nn.Module, beta1: float = 0.9) -> nn.Module:
         """Add a network to the training; the first one is what the training is for."""
         trained = TrainableNetwork(
-            network, self.config, betas, self.device, self.world, ema=not self.trained
+            network, self.config, beta1, self.device, self.world, ema=not self.trained
         )
         self.trained[prefix] = trained
         return trained.network

@@ -39,7 +39,7 @@ class GeneratorTask(Task):
 
     batches = GeneratorBatches()
     train_loss, score = "l1", "sync"
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    beta1: ClassVar[float] = 0.9  # of Adam
     open_sync_weight: ClassVar[float] = 0.01  # of the sync loss once the gate is open
     gate_threshold: ClassVar[float] = 0.75  # validation sync loss below which it opens
 
@@ -47,7 +47,7 @@ class GeneratorTask(Task):
         self, config: GeneratorConfig, device: Device, world: World = SINGLE_PROCESS
     ) -> None:
         super().__init__(config, device, world)
-        self.generator = self.add("", Generator(), betas=self.betas)
+        self.generator = self.add("", Generator(), self.beta1)
         self.experts = FrozenExperts(config, device)
         self.final_sync_weight = (
             self.open_sync_weight if config.sync_weight is None else config.sync_weight
@@ -191,7 +191,7 @@ class GeneratorTask(Task):
 class AdversarialTask(GeneratorTask):
     """Wav2Lip with the visual quality discriminator."""
 
-    betas = (0.5, 0.999)
+    beta1 = 0.5
     open_sync_weight = 0.03
     adversarial_weight: ClassVar[float] = 0.07  # of the perceptual loss, from the start
 
@@ -200,7 +200,7 @@ class AdversarialTask(GeneratorTask):
     ) -> None:
         super().__init__(config, device, world)
         network = VisualQualityDiscriminator()
-        self.discriminator = self.add(checkpoint.DISC_PREFIX, network, betas=self.betas)
+        self.discriminator = self.add(checkpoint.DISC_PREFIX, network, self.beta1)
 
     def accumulate_gradients(self, batch: Batch) -> Metrics:
         """The generator's gradients, then the discriminator's by the same faces."""

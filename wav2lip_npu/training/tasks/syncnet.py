@@ -49,7 +49,7 @@ class SyncNetTask(Task):
         kind = GroupedSyncNetBatches if self.contrastive else SyncNetBatches
         self.batches = kind(generated=self.generated_count)
         self.move, self.worse = config.augment_move, config.augment_quality
-        self.syncnet = self.add("", SyncNet(), betas=(0.9, 0.999))
+        self.syncnet = self.add("", SyncNet())
 
     def _open_generator(self, config: SyncNetConfig) -> Generator:
         """The frozen generator whose faces match no sound.
