@@ -37,7 +37,7 @@ NEW_SENTENCES = (
 MARKER = ".wav2lip-npu-demo"  # only a folder with this file is replaced
 RESULT, GIF = "lip_synced.mp4", "demo.gif"
 WARMUP_STEPS = 10
-MOUTH_WEIGHT = 4  # by L1 alone hundreds of steps more go by before the voice moves the mouth
+MOUTH_WEIGHT = 5  # by L1 alone hundreds of steps more go by before the voice moves the mouth
 GENERATOR_VALIDATIONS = 2
 EXPERT_WINDOWS, GENERATOR_WINDOWS = 25, 5  # of each clip that is held out, in a validation
 # Faces are cut for evaluate and infer as preprocess cut them for the training.

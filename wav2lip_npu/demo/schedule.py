@@ -18,7 +18,7 @@ EXPERT_BATCH, GENERATOR_BATCH = 24, 8  # windows; of the generator one frame of 
 NEEDED_EXPERT_STEPS, NEEDED_GENERATOR_STEPS = 60, 220
 MAX_EXPERT_STEPS, MAX_GENERATOR_STEPS = 150, 1500
 MIN_STEPS = 10  # of each training, however slow a machine is
-EXPERT_SHARE = 0.19  # of the time for both trainings
+EXPERT_SHARE = 0.16  # of the time for both trainings
 # Seconds of what is no training step, as shares of the seconds in which the videos were made and
 # preprocessed: both depend on the machine alike. Measured on two cores.
 START_SHARE = 0.6  # of one training: its process, the data check and the validations

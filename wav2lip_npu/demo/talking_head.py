@@ -161,7 +161,7 @@ def _mouth_interior(
 
 # --- Rendering ---
 
-_APERTURE = 0.55  # gap between the lips at openness 1, in half widths of the mouth
+_APERTURE = 0.62  # gap between the lips at openness 1, in half widths of the mouth
 _UPPER_LIP_SHARE = 0.2  # of the gap: the upper lip rises, the lower lip falls by the rest
 # Of the fall of the lower lip: the chin falls by this. With more, face detectors give taller boxes
 # when the mouth opens, and all of the face seems to move.
@@ -262,7 +262,7 @@ def _head_movement(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
     periods = rng.uniform(2.5, 6.0, (2, 4, 1))  # seconds
     phases = rng.uniform(0, 2 * np.pi, (2, 4, 1))
     waves = np.sin(2 * np.pi * seconds / periods + phases).mean(axis=0).T
-    return waves * (0.5, 1.0, 0.75, 0.005) + (0, 0, 0, _ZOOM)
+    return waves * (0.3, 0.6, 0.45, 0.003) + (0, 0, 0, _ZOOM)
 
 
 def _lid_track(rng: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
