@@ -22,8 +22,8 @@ EXPERT_SHARE = 0.16  # of the time for both trainings
 # Seconds of what is no training step, as shares of the seconds in which the videos were made and
 # preprocessed: both depend on the machine alike. Measured on two cores.
 START_SHARE = 0.6  # of one training: its process, the data check and the validations
-ENDING_SHARE = 2.0  # infer, evaluate and the pictures
-RESERVE = 0.08  # of the time for steps: machines that others use too become slower for a while
+ENDING_SHARE = 2.3  # infer, evaluate and the pictures
+RESERVE = 0.12  # of the time for steps: machines that others use too become slower for a while
 TIMED_STEPS = 3  # after one that is not timed
 
 
