@@ -17,6 +17,7 @@ from wav2lip_npu.media.audio import load_audio
 from wav2lip_npu.media.video_reader import read_frames
 from wav2lip_npu.runtime.files import atomic_write
 
+SHOWN = (slice(46, 222), slice(40, 216))  # rows and columns of the demo's frames: the face
 FACE_SIDE = 160  # px, of each of both pictures
 VOICE_HEIGHT = 32  # px, of the strip below them
 EVERY = 2  # frames of the video for one of the GIF, which keeps it small
@@ -39,9 +40,9 @@ def write_gif(before: Path, after: Path, path: Path) -> None:
 
 
 def _images(video: Path) -> Iterator[np.ndarray]:
-    """Every second frame of a video, small."""
+    """The face in every second frame of a video, small."""
     for frame in islice(read_frames(video), 0, None, EVERY):
-        yield cv2.resize(frame.image, (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA)
+        yield cv2.resize(frame.image[SHOWN], (FACE_SIDE, FACE_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _frames(
