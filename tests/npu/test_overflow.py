@@ -51,7 +51,7 @@ def trainable(place: Device) -> TrainableNetwork:
     torch.manual_seed(0)
     network = torch.nn.Linear(4, 4)
     config = SyncNetConfig(data_root=Path(), checkpoint_dir=Path())
-    return TrainableNetwork(network, config, (0.9, 0.999), place, SINGLE_PROCESS, ema=False)
+    return TrainableNetwork(network, config, 0.9, place, SINGLE_PROCESS, ema=False)
 
 
 def step(trained: TrainableNetwork, place: Device, factor: float = 1.0) -> None:

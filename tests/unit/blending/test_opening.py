@@ -23,7 +23,7 @@ def mouth(request: pytest.FixtureRequest) -> Mouth:
     """A portrait with its mouth open."""
     portrait = two_portraits()[request.param]
     frames = list(
-        render(portrait, np.array([[0.0] * 3] * 5 + [[0.55, 0.0, 0.0]] * 15), seed=1, fps=25)
+        render(portrait, np.array([[0.0] * 3] * 5 + [[0.8, 0.0, 0.0]] * 15), seed=1, fps=25)
     )
     x1, y1, x2, y2 = portrait.face_box
     box = (x1 - MARGIN, y1 - MARGIN, x2 + MARGIN, y2 + MARGIN)
