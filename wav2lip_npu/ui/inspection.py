@@ -25,7 +25,7 @@ PICTURE = "people.png"
 INSPECTION_SECONDS = 60  # after which a file is given up; a header takes less than one
 
 
-def inspect(processes: Processes, kind: str, folder: Path, request: Report) -> Report:
+def inspect(processes: Processes, kind: str, folder: Path, request: dict[str, Any]) -> Report:
     """Inspect something in a process, and wait for it.
 
     Args:
@@ -41,7 +41,7 @@ def inspect(processes: Processes, kind: str, folder: Path, request: Report) -> R
     return read_report(folder)
 
 
-def words(kind: str, folder: Path, request: Report) -> list[str]:
+def words(kind: str, folder: Path, request: dict[str, Any]) -> list[str]:
     """Write a request; the words after ``python -m`` that serve it."""
     (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
     return [MODULE, kind, str(folder)]
@@ -84,17 +84,17 @@ def _check_audio(folder: Path, path: str) -> Report:
     return {"text": "sound" if seconds is None else f"sound, {seconds:.1f} s"}
 
 
-def _find_people(folder: Path, options: Report) -> Report:
+def _find_people(folder: Path, options: dict[str, Any]) -> Report:
     """See ``faces.find_people``."""
     from wav2lip_npu.ui.faces import find_people
 
     return find_people(infer_config(options), folder / PICTURE)
 
 
-def infer_config(options: Report) -> InferConfig:
+def infer_config(options: dict[str, Any]) -> InferConfig:
     """The options that ``InferConfig.plain`` has written."""
     paths = ("checkpoint_path", "face", "audio", "outfile")
-    values: Report = {
+    values: dict[str, Any] = {
         key: tuple(one) if isinstance(one, list) else one for key, one in options.items()
     }
     values.update({key: Path(options[key]) for key in paths})

@@ -91,9 +91,7 @@ def test_expert_steps(tmp_path: Path) -> None:
         pytest.param(
             *("wav2lip_expert_eval", "eval", 1e-5, 1e-4, 2e-3, 1e-4), marks=pytest.mark.slow
         ),
-        pytest.param(
-            *("wav2lip_expert_train", "train", 1e-3, 5e-3, 0.15, 1e-3), marks=pytest.mark.slow
-        ),
+        ("wav2lip_expert_train", "train", 1e-3, 5e-3, 0.15, 1e-3),
         ("hq", "eval", 1e-5, 5e-4, 3e-3, 2e-4),
     ],
 )
